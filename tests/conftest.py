@@ -1,0 +1,34 @@
+"""Fixtures for the whole suite."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Oracle = Callable[[str], str | None]
+
+
+@pytest.fixture
+def oracle() -> Oracle:
+    """Find a program that gives a second opinion; None where it is not installed.
+
+    A test asks it in addition to its own assertions. `.ci/run` installs every oracle, so a
+    missing one is an error there.
+    """
+
+    def find(name: str) -> str | None:
+        path = shutil.which(name)
+        if path is None and os.environ.get("CI") == "true":
+            pytest.fail(f"{name} is missing: .ci/run should have installed it")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty user cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
