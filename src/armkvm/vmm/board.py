@@ -1,0 +1,68 @@
+"""The board: where things are. The memory map and interrupt numbers of QEMU's virt machine.
+
+Addresses and interrupt numbers agree with QEMU's hw/arm/virt.c where both have the device, so
+that a guest built for that machine finds its console. The GIC's CPU interface is its 8 KiB, not
+QEMU's 64 KiB window. Left out: flash, fw_cfg, PCI, GPIO, secure devices.
+"""
+
+from typing import NamedTuple
+
+from armkvm.vmm.fdt import Fdt
+
+
+class Place(NamedTuple):
+    """A device's window and its SPI (counted from 0, as in the device tree's second cell)."""
+
+    base: int
+    size: int
+    spi: int | None = None
+
+
+GICD = Place(0x0800_0000, 0x1_0000)
+GICC = Place(0x0801_0000, 0x2000)
+UART = Place(0x0900_0000, 0x1000, spi=1)
+RTC = Place(0x0901_0000, 0x1000, spi=2)
+
+# SPIs of the interrupt controller. QEMU's virt has 256.
+SPIS = 256
+
+RAM_BASE = 0x4000_0000
+# A flat binary is loaded where QEMU puts one; a Linux Image needs a 2 MiB boundary
+# (Documentation/arch/arm64/booting.rst).
+FLAT_BASE = 0x4008_0000
+KERNEL_BASE = 0x4020_0000
+
+# Interrupt IDs of the PPIs, as BSA (DEN0094) assigns them.
+PPI_PMU = 23
+PPI_HYP_TIMER = 26
+PPI_VIRTUAL_TIMER = 27
+PPI_SECURE_PHYSICAL_TIMER = 29
+PPI_PHYSICAL_TIMER = 30
+
+# First and third cell of an interrupt specifier (bindings/interrupt-controller/arm,gic.yaml).
+FDT_SPI = 0
+FDT_PPI = 1
+IRQ_EDGE_RISING = 1
+IRQ_LEVEL_HIGH = 4
+
+# Labels of nodes to which others refer.
+LABEL_GIC = "gic"
+LABEL_APB_CLOCK = "apb-pclk"
+
+APB_CLOCK_HZ = 24_000_000
+
+
+def apb_clock_fdt(fdt: Fdt) -> None:
+    """The fixed clock that the PrimeCells name as theirs: Linux's amba bus wants one."""
+    with fdt.node("apb-pclk"):
+        fdt.prop("compatible", "fixed-clock")
+        fdt.prop("#clock-cells", 0)
+        fdt.prop("clock-frequency", APB_CLOCK_HZ)
+        fdt.prop("clock-output-names", "clk24mhz")
+        fdt.prop("phandle", fdt.phandle(LABEL_APB_CLOCK))
+
+
+def interrupt_fdt(fdt: Fdt, place: Place) -> None:
+    """The ``interrupts`` property of a device with a level-sensitive SPI."""
+    if place.spi is not None:
+        fdt.prop("interrupts", FDT_SPI, place.spi, IRQ_LEVEL_HIGH)
