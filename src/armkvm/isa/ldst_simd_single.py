@@ -19,8 +19,8 @@ def _lane(m: Machine, L: int, n: int, scale: int, offset: Field, Rt: Field, addr
     step, ty = 1 << scale, f"i{8 << scale}"
     span = m.span(address, n * step, write=not L)
     if L:
-        for i, data in enumerate([span.load(i * step, ty) for i in range(n)]):
-            m.set_V_elem(register(Rt, i), offset, data)
+        for i in range(n):
+            m.set_V_elem(register(Rt, i), offset, span.load(i * step, ty))
     else:
         for i in range(n):
             span.store(i * step, m.V_elem(register(Rt, i), offset, ty))
@@ -156,8 +156,8 @@ def _replicate_text(
 def _replicate(m: Machine, Q: int, n: int, size: int, Rt: Field, address: Value) -> None:
     span = m.span(address, n << size, write=False)
     lanes = (8 << Q) >> size
-    data = [span.load(i << size, f"i{8 << size}") for i in range(n)]
-    for i, element in enumerate(data):
+    for i in range(n):
+        element = span.load(i << size, f"i{8 << size}")
         m.set_V(register(Rt, i), element.splat(lanes) if lanes > 1 else element)
 
 

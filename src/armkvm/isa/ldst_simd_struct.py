@@ -57,8 +57,8 @@ def _consecutive(m: Machine, Q: int, L: int, n: int, Rt: Field, address: Value) 
     ty, step = ("i64", "<2 x i64>")[Q], 8 << Q
     span = m.span(address, n * step, write=not L)
     if L:
-        for i, data in enumerate([span.load(i * step, ty) for i in range(n)]):
-            m.set_V(register(Rt, i), data)
+        for i in range(n):
+            m.set_V(register(Rt, i), span.load(i * step, ty))
     else:
         for i in range(n):
             span.store(i * step, m.V(register(Rt, i), ty))
