@@ -50,7 +50,7 @@ def LDP(
     scale = 2 + (opc >> 1)
     ty = f"i{8 << scale}"
     address, moved = _address(m, index, Rn, imm7.sext(7) << scale)
-    span = m.span(address, 2 << scale, write=not L)
+    span = m.span(address, 2 << scale, write=not L, elem=1 << scale)
     if L:
         first, second = span.load(0, ty), span.load(1 << scale, ty)
         if opc == 1:
@@ -81,7 +81,7 @@ def LDP_fp(
     scale = 2 + opc
     ty = ("i32", "i64", "<2 x i64>")[opc]
     address, moved = _address(m, index, Rn, imm7.sext(7) << scale)
-    span = m.span(address, 2 << scale, write=not L)
+    span = m.span(address, 2 << scale, write=not L, elem=1 << scale)
     if L:
         first, second = span.load(0, ty), span.load(1 << scale, ty)
         m.set_V(Rt, first)

@@ -17,7 +17,7 @@ from armkvm.isa.value import Value
 def _lane(m: Machine, L: int, n: int, scale: int, offset: Field, Rt: Field, address: Value) -> None:
     """One element of each of n registers, at byte `offset` of the register."""
     step, ty = 1 << scale, f"i{8 << scale}"
-    span = m.span(address, n * step, write=not L)
+    span = m.span(address, n * step, write=not L, elem=step)
     if L:
         for i in range(n):
             m.set_V_elem(register(Rt, i), offset, span.load(i * step, ty))
@@ -154,7 +154,7 @@ def _replicate_text(
 
 
 def _replicate(m: Machine, Q: int, n: int, size: int, Rt: Field, address: Value) -> None:
-    span = m.span(address, n << size, write=False)
+    span = m.span(address, n << size, write=False, elem=1 << size)
     lanes = (8 << Q) >> size
     for i in range(n):
         element = span.load(i << size, f"i{8 << size}")

@@ -1,9 +1,10 @@
 """Advanced SIMD structure loads and stores (C4.1.94: multiple structures).
 
 LD1 to LD4 and ST1 to ST4 of whole registers, without and with post-index. An access is one span.
-Interleaving is a shuffle of the memory image; LD1 and ST1 need none (little-endian), so the element
-size is an operand there, for the text only. Post-index by register 31 means by the size of the
-access: the step is the sum of X[Rm], zero then, and a decode-time constant, zero otherwise.
+Interleaving is a shuffle of the memory image. LD1 and ST1 need none (little-endian), so their
+element size is an operand, for the text only: they ask for no alignment even where SCTLR_EL1.A or
+Device memory want aligned elements. Post-index by register 31 means by the size of the access: the
+step is the sum of X[Rm], zero then, and a decode-time constant, zero otherwise.
 """
 
 from __future__ import annotations
@@ -20,19 +21,25 @@ INTERLEAVED = {0b1000: 2, 0b0100: 3, 0b0000: 4}
 
 
 def register(Rt: Field, i: int) -> Field:
+    """The i-th register of a list: behind V31 comes V0."""
     return (Rt + i) & 31 if i else Rt
 
 
 def post_index(m: Machine, Rn: Field, Rm: Field, address: Value, size: int) -> None:
+    """Write back the base: moved by X[Rm], or by the size of the access where Rm is 31."""
     m.set_XSP(Rn, address + m.X(Rm) + m.imm(Rm.is_(31).choose(size, 0)))
 
 
 def list_text(rt: int, n: int, arrangement: str) -> str:
+    """{v1.8h, v2.8h}; three or more are written as a range unless they wrap."""
+    if n > 2 and rt + n <= 32:
+        return f"{{v{rt}.{arrangement}-v{rt + n - 1}.{arrangement}}}"
     regs = ", ".join(f"v{(rt + i) & 31}.{arrangement}" for i in range(n))
     return f"{{{regs}}}"
 
 
 def address_text(rn: int, rm: int | None, size: int) -> str:
+    """[Xn|SP], with its post-index unless rm is None."""
     if rm is None:
         return text.offset(rn, 0)
     return text.post_index(rn, size) if rm == 31 else f"[{text.XSP(rn)}], x{rm}"
@@ -68,7 +75,7 @@ def _consecutive(m: Machine, Q: int, L: int, n: int, Rt: Field, address: Value) 
 def _interleaved(m: Machine, Q: int, L: int, n: int, size: int, Rt: Field, address: Value) -> None:
     """LDn, STn of n registers: element e of register r lies at index e * n + r."""
     lanes, elem = (8 << Q) >> size, f"i{8 << size}"
-    span = m.span(address, n * (8 << Q), write=not L)
+    span = m.span(address, n * (8 << Q), write=not L, elem=1 << size)
     if L:
         image = span.load(0, vector(n * lanes, elem))
         for r in range(n):

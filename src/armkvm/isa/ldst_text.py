@@ -60,5 +60,5 @@ def prefetch(op: int) -> str:
     """The <prfop> of PRFM: type, target and policy, or the bare number (C6.2.247)."""
     kind, target, policy = op >> 3, (op >> 1) & 3, op & 1
     if kind == 3 or target == 3:
-        return f"#{op}"
+        return f"#{op:#04x}"
     return f"{('pld', 'pli', 'pst')[kind]}l{target + 1}{('keep', 'strm')[policy]}"
