@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from armkvm.vmm import apt, guest
-from armkvm.vmm.errors import FetchError
+from armkvm.vmm.errors import FetchError, GuestError
 
 # One program under three names. It checks that it got our private configuration, and answers as
 # apt does. FAKE holds what should go wrong.
@@ -191,7 +191,7 @@ def test_a_damaged_guest_is_fetched_again(fake_apt: Path) -> None:
 
 @pytest.mark.parametrize("suite", ["../x", "", "a b", "a;b"])
 def test_bad_suite(fake_apt: Path, suite: str) -> None:
-    with pytest.raises(FetchError, match="no name of a Debian suite"):
+    with pytest.raises(GuestError, match="no name of a Debian suite"):
         guest.fetch(suite)
 
 

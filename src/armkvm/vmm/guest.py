@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from armkvm.vmm import apt
-from armkvm.vmm.errors import FetchError
+from armkvm.vmm.errors import FetchError, GuestError
 
 Flavour = Literal["cloud", "generic", "rt"]
 
@@ -83,10 +83,11 @@ def fetch(
 ) -> Guest:
     """The guest from the cache, fetched first if it is not there (or ``again``).
 
-    Raises FetchError, whose message is one line, when apt, the network or the disk fail.
+    Raises FetchError, whose message is one line, when apt, the network or the disk fail, and
+    GuestError when ``suite`` cannot be one.
     """
     if suite is not None and not suite.replace("-", "").isalnum():
-        raise FetchError(f"{suite!r} is no name of a Debian suite")
+        raise GuestError(f"{suite!r} is no name of a Debian suite")
     if not again and (guest := cached(suite, flavour)):
         return guest
     folder = _folder(suite, flavour)

@@ -1,0 +1,49 @@
+"""Fetch the default guest: Debian's arm64 kernel and busybox-static, through this machine's apt.
+
+Prints where they are, and where an initramfs made from that busybox is, so that they can be given
+to ``armkvm run --kernel ... --initrd ...`` or to another VMM.
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import get_args
+
+from armkvm.cli.progress import shown
+from armkvm.vmm import guest
+from armkvm.vmm.initramfs import default_initramfs
+from armkvm.vmm.loader import read
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``armkvm guest``."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="fetch")
+    fetch = actions.add_parser("fetch", help="fetch a guest into the cache", allow_abbrev=False)
+    fetch.add_argument("--suite", help="Debian suite, such as trixie (default: this machine's)")
+    fetch.add_argument(
+        "--flavour", choices=get_args(guest.Flavour), default="cloud", help="kernel (default cloud)"
+    )
+    fetch.add_argument("--again", action="store_true", help="fetch even if it is in the cache")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fetch and print the files' paths."""
+    with shown() as progress:
+        found = guest.fetch(args.suite, args.flavour, again=args.again, progress=progress)
+    for name, version in found.packages.items():
+        print(f"{name} {version}")
+    initrd = found.folder / "initramfs.cpio"
+    # Always made anew: this version's /init may differ from the one that made it last.
+    _replace(initrd, default_initramfs(read(found.busybox, "busybox")))
+    print(f"kernel {found.kernel}")
+    print(f"initrd {initrd}")
+    return 0
+
+
+def _replace(path: Path, data: bytes) -> None:
+    partial = path.with_suffix(f".{os.getpid()}")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,129 @@
+"""The ``armkvm`` command: find the verb, run it, turn every failure into one line and a code.
+
+Only the verb's own module is imported: the time from command to guest instruction counts.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn, Protocol, cast
+
+import armkvm
+from armkvm.cli.codes import Code, table
+from armkvm.vmm.errors import FetchError, GuestError
+
+# Verb to what it does; each is a module armkvm.cli.<verb>.
+VERBS = {
+    "run": "boot a guest (without --kernel: Debian's arm64 kernel and busybox)",
+    "guest": "fetch the default guest into the cache",
+    "dis": "disassemble A64 instructions",
+    "caps": "print what the KVM and the CPU here can do",
+    "bench": "measure against qemu-system-aarch64",
+}
+
+
+class Verb(Protocol):
+    """What a verb's module offers. Its docstring's first line is the help's."""
+
+    __doc__: str | None
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, args: argparse.Namespace) -> int: ...
+
+
+class UsageError(Exception):
+    """Options that cannot be served, found after parsing; one line."""
+
+
+class FailedError(Exception):
+    """A verb did its work and the answer is bad; one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        complain(f"{message} ({self.prog} --help shows the options)")
+        raise SystemExit(Code.USAGE)
+
+
+def complain(message: str) -> None:
+    """Print an error line."""
+    line = " ".join(message.split())
+    with suppress(OSError):  # nobody may listen; the exit code still tells
+        print(f"armkvm: {line}", file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except UsageError as error:
+        complain(str(error))
+        return Code.USAGE
+    except FailedError as error:
+        complain(str(error))
+        return Code.FAILED
+    except FetchError as error:
+        complain(str(error))
+        return Code.HOST
+    except GuestError as error:
+        complain(str(error))
+        return Code.USAGE
+    except KeyboardInterrupt:
+        return Code.INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more at exit: give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Code.PIPE
+    except Exception as error:
+        if os.environ.get("ARMKVM_DEBUG"):
+            raise
+        if isinstance(error, OSError):
+            where = f": {error.filename}" if error.filename else ""
+            complain(f"{error.strerror or error}{where}")
+            return Code.HOST
+        if isinstance(error, MemoryError):
+            complain("not enough memory on this host")
+            return Code.HOST
+        complain(f"internal error: {type(error).__name__}: {error} (ARMKVM_DEBUG=1 shows where)")
+        return Code.INTERNAL
+
+
+def _dispatch(arguments: list[str]) -> int:
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help", "help"):
+        print(_help())
+        return Code.OK if arguments else Code.USAGE
+    if name == "--version":
+        print(f"armkvm {armkvm.__version__}")
+        return Code.OK
+    if name not in VERBS:
+        raise UsageError(f"there is no verb {name!r} (one of {', '.join(VERBS)})")
+    verb = cast(Verb, importlib.import_module(f"armkvm.cli.{name}"))
+    parser = Parser(
+        prog=f"armkvm {name}",
+        description=(verb.__doc__ or "").split("\n\n")[0],
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"exit codes:\n{table()}" if name == "run" else None,
+    )
+    verb.arguments(parser)
+    return verb.run(parser.parse_args(arguments[1:]))
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {name:<6} {text}" for name, text in VERBS.items())
+    return (
+        "usage: armkvm VERB [options]\n\n"
+        "KVM/arm64 as a Python library, without Arm hardware and without /dev/kvm.\n\n"
+        f"verbs (armkvm VERB --help shows the options):\n{verbs}\n\n"
+        f"exit codes:\n{table()}"
+    )

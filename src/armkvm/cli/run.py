@@ -1,0 +1,150 @@
+"""Boot a guest.
+
+lkvm's flags, with QEMU's common spellings beside them. What the options mean is decided here;
+what a machine is, in vmm.machine.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from armkvm.cli.codes import OF_OUTCOME
+from armkvm.cli.main import UsageError, complain
+from armkvm.cli.progress import shown
+from armkvm.cli.sizes import positive, seconds, size
+from armkvm.vmm import apt, guest, loader
+from armkvm.vmm.console import StdioConsole
+from armkvm.vmm.initramfs import default_initramfs
+
+if TYPE_CHECKING:
+    from armkvm.vmm.machine import Outcome
+
+IRQCHIPS = ("gicv2", "kernel-gicv2", "kernel-gicv3", "bcm2836")
+HOSTS = ("nvhe-gicv2", "vhe-gicv3")
+TIMES = ("virtual", "paced", "realtime")
+DEFAULT_MEMORY = 512 << 20
+# A VM without KVM_VM_TYPE_ARM_IPA_SIZE has 40 bits of guest physical address.
+MEMORY_MAX = (1 << 40) - loader.RAM_BASE
+# panic=-1: a panic ends the run, with a reset, instead of hanging for ever.
+DEFAULT_PARAMS = "console=ttyAMA0 panic=-1"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``armkvm run``."""
+    add = parser.add_argument
+    add("-k", "--kernel", "-kernel", metavar="FILE",
+        help="Image, Image.gz, ELF, or flat binary (*.bin, loaded at 0x40080000); "
+        "default: Debian's arm64 kernel and busybox, fetched once")  # fmt: skip
+    add("-i", "--initrd", "-initrd", metavar="FILE", help="initial ramdisk")
+    add("-p", "--params", "-append", metavar="STR",
+        help=f"kernel command line (default {DEFAULT_PARAMS!r}; "
+        "the default guest gets both)")  # fmt: skip
+    add("-c", "--cpus", "-smp", metavar="N", type=positive, default=1, help="vCPUs (default 1)")
+    add("-m", "--mem", metavar="SIZE", type=size, default=DEFAULT_MEMORY,
+        help="memory: 512 (MiB), 256M, 2G (default 512)")  # fmt: skip
+    add("--irqchip", choices=IRQCHIPS, default="gicv2",
+        help="gicv2 (default): a GICv2 in user space")  # fmt: skip
+    add("--host", choices=HOSTS, default="nvhe-gicv2", help="the host that KVM runs on")
+    add("--time", choices=TIMES,
+        help="virtual: counted from instructions (default); paced: the same, but idle time is "
+        "slept (default on a terminal); realtime: the host's clock")  # fmt: skip
+    add("--max-insns", metavar="N", type=positive, help="stop after N guest instructions")
+    add("--timeout", metavar="SECONDS", type=seconds, help="stop after that much host time")
+    add("--dump-dtb", metavar="FILE", help="also write the device tree there")
+    add("--trace", metavar="FILE", help="record what KVM does")
+    add("--stats", action="store_true", help="end with a line of JSON on standard error")
+    add("-nographic", "--nographic", action="store_true", help=argparse.SUPPRESS)
+    add("-no-reboot", "--no-reboot", action="store_true", help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Boot, and say by the exit code how it ended."""
+    _refuse(args)
+    console = StdioConsole()
+    image, params = _guest(args, interactive=console.is_terminal)
+
+    # Imported here: a bad option or file should be answered at once.
+    from armkvm.vmm.machine import Config, Machine
+
+    config = Config(
+        image=image,
+        params=params,
+        cpus=args.cpus,
+        mem_bytes=args.mem,
+        irqchip=args.irqchip,
+        host=args.host,
+        time=args.time or ("paced" if console.is_terminal else "virtual"),
+        max_insns=args.max_insns,
+        timeout=args.timeout,
+        console=console,
+    )
+    with console:
+        machine = Machine(config)
+        try:
+            if args.dump_dtb is not None:
+                Path(args.dump_dtb).write_bytes(machine.dtb())
+            outcome = machine.run()
+        finally:
+            machine.close()
+    _report(outcome, args)
+    return OF_OUTCOME[outcome.reason]
+
+
+def _refuse(args: argparse.Namespace) -> None:
+    """Options that the design has and this version has not."""
+    if args.irqchip != "gicv2":
+        raise UsageError(f"--irqchip {args.irqchip} is not there yet; gicv2 is")
+    if args.host != "nvhe-gicv2":
+        raise UsageError(f"--host {args.host} is not there yet; nvhe-gicv2 is")
+    if args.cpus != 1:
+        raise UsageError(f"--cpus {args.cpus} is not there yet; 1 is")
+    if args.trace is not None:
+        raise UsageError("--trace is not there yet")
+    if args.mem > MEMORY_MAX:
+        raise UsageError(f"--mem is too large: at most {MEMORY_MAX >> 30}G")
+    if args.initrd is not None and args.kernel is None:
+        raise UsageError("--initrd needs --kernel: the default guest brings its own")
+
+
+def _guest(args: argparse.Namespace, *, interactive: bool) -> tuple[loader.Image, str]:
+    if args.kernel is not None:
+        kernel = loader.read(args.kernel, "kernel")
+        initrd = loader.read(args.initrd, "initrd") if args.initrd is not None else None
+        flat = loader.is_flat(args.kernel)
+        image = loader.load(kernel, initrd, mem_bytes=args.mem, flat=flat)
+        return image, DEFAULT_PARAMS if args.params is None else args.params
+    found = guest.cached()
+    if found is None:
+        if not apt.available():
+            return _bare(args)
+        with shown() as progress:
+            found = guest.fetch(progress=progress)
+    kernel = loader.read(found.kernel, "kernel")
+    initrd = default_initramfs(loader.read(found.busybox, "busybox"))
+    words = [DEFAULT_PARAMS, f"armkvm.mode={'shell' if interactive else 'batch'}"]
+    if args.params:
+        words.append(args.params)
+    return loader.load(kernel, initrd, mem_bytes=args.mem), " ".join(words)
+
+
+def _bare(args: argparse.Namespace) -> tuple[loader.Image, str]:
+    from armkvm.vmm import bare
+
+    complain(
+        "no apt here to fetch a Linux with, so this is the built-in bare-metal guest; "
+        "give your own: armkvm run --kernel Image --initrd FILE"
+    )
+    return loader.load(bare.program(), mem_bytes=args.mem, flat=True), args.params or ""
+
+
+def _report(outcome: "Outcome", args: argparse.Namespace) -> None:
+    if outcome.reason == "crash":
+        complain(f"the guest cannot go on: {outcome.message}")
+    elif outcome.reason == "limit":
+        complain(f"stopped: --max-insns {args.max_insns} reached")
+    elif outcome.reason == "timeout":
+        complain(f"stopped: --timeout {args.timeout:g} reached")
+    if args.stats:
+        print(json.dumps(outcome.stats), file=sys.stderr)
