@@ -1,0 +1,189 @@
+"""armkvm run: what its options become, with a machine that only records what it was given."""
+
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from armkvm.cli.codes import OF_OUTCOME, Code
+from armkvm.cli.main import main
+from armkvm.vmm import bare, guest
+from armkvm.vmm.initramfs import default_initramfs
+
+
+class Recorder:
+    """Stands in for vmm.machine: keeps the last configuration, ends as it is told."""
+
+    def __init__(self) -> None:
+        self.config: Any = None
+        self.reason = "shutdown"
+        self.error: BaseException | None = None
+        self.closed = 0
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        recorder = self
+
+        class Machine:
+            def __init__(self, config: Any) -> None:
+                recorder.config = config
+
+            def dtb(self) -> bytes:
+                return b"tree"
+
+            def run(self) -> types.SimpleNamespace:
+                if recorder.error is not None:
+                    raise recorder.error
+                return types.SimpleNamespace(
+                    reason=recorder.reason, stats={"instructions": 7}, message="it fell over"
+                )
+
+            def close(self) -> None:
+                recorder.closed += 1
+
+        module = types.ModuleType("armkvm.vmm.machine")
+        module.__dict__.update(Config=types.SimpleNamespace, Machine=Machine)
+        monkeypatch.setitem(sys.modules, "armkvm.vmm.machine", module)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    recorder = Recorder()
+    recorder.install(monkeypatch)
+    return recorder
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> str:
+    path = tmp_path / "guest.bin"
+    path.write_bytes(bare.program())
+    return str(path)
+
+
+def put_default_guest() -> None:
+    folder = guest.cache_folder() / "host-cloud"
+    folder.mkdir(parents=True)
+    image = bare.program()[:56].ljust(56) + b"ARM\x64" + bytes(4)
+    image = image[:8] + bytes(48) + image[56:]
+    files = {"Image": image, "busybox": b"box"}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    sizes = {name: {"size": len(data)} for name, data in files.items()}
+    (folder / "manifest.json").write_text(json.dumps({"packages": {}, "files": sizes}))
+
+
+def test_defaults(machine: Recorder, kernel: str) -> None:
+    assert main(["run", "-k", kernel]) == 0
+    config = machine.config
+    assert config.image.kind == "flat"
+    assert config.image.initrd is None
+    assert config.params == "console=ttyAMA0 panic=-1"
+    assert (config.cpus, config.mem_bytes) == (1, 512 << 20)
+    assert (config.irqchip, config.host, config.time) == ("gicv2", "nvhe-gicv2", "virtual")
+    assert (config.max_insns, config.timeout) == (None, None)
+    assert machine.closed == 1
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        ["-k", "{k}", "-i", "{i}", "-p", "quiet", "-c", "1", "-m", "256M"],
+        ["--kernel", "{k}", "--initrd={i}", "--params", "quiet", "--cpus", "1", "--mem", "256"],
+        ["-kernel", "{k}", "-initrd", "{i}", "-append", "quiet", "-smp", "1", "-m", "256",
+         "-nographic", "-no-reboot"],
+    ],
+)  # fmt: skip
+def test_spellings(machine: Recorder, kernel: str, tmp_path: Path, spelling: list[str]) -> None:
+    (tmp_path / "initrd").write_bytes(b"ramdisk")
+    words = [word.format(k=kernel, i=tmp_path / "initrd") for word in spelling]
+    assert main(["run", *words]) == 0
+    config = machine.config
+    assert config.params == "quiet"
+    assert config.mem_bytes == 256 << 20
+    assert config.image.segments[1].data == b"ramdisk"
+
+
+def test_the_rest_of_the_options(machine: Recorder, kernel: str, tmp_path: Path) -> None:
+    options = ["--time", "realtime", "--max-insns", "1e6", "--timeout", "2.5", "-p", ""]
+    assert main(["run", "-k", kernel, "--dump-dtb", str(tmp_path / "dtb"), *options]) == 0
+    config = machine.config
+    assert (config.time, config.max_insns, config.timeout) == ("realtime", 10**6, 2.5)
+    assert config.params == ""
+    assert (tmp_path / "dtb").read_bytes() == b"tree"
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "line"),
+    [
+        ("shutdown", 0, ""),
+        ("quit", 0, ""),
+        ("reset", 3, ""),
+        ("limit", 4, "armkvm: stopped: --max-insns 5 reached\n"),
+        ("timeout", 5, "armkvm: stopped: --timeout 9 reached\n"),
+        ("crash", 1, "armkvm: the guest cannot go on: it fell over\n"),
+    ],
+)
+def test_outcomes(
+    machine: Recorder,
+    kernel: str,
+    reason: str,
+    code: int,
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert reason in OF_OUTCOME
+    machine.reason = reason
+    assert main(["run", "-k", kernel, "--max-insns", "5", "--timeout", "9"]) == code
+    assert capsys.readouterr().err == line
+
+
+def test_stats_are_the_last_line_of_standard_error(
+    machine: Recorder, kernel: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "-k", kernel, "--stats"]) == 0
+    assert json.loads(capsys.readouterr().err.splitlines()[-1]) == {"instructions": 7}
+
+
+def test_the_machine_is_closed_after_an_error(
+    machine: Recorder, kernel: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.error = KeyboardInterrupt()
+    assert main(["run", "-k", kernel]) == Code.INTERRUPTED
+    machine.error = OSError(12, "Cannot allocate memory")
+    assert main(["run", "-k", kernel]) == Code.HOST
+    assert machine.closed == 2
+    assert capsys.readouterr().err == "armkvm: Cannot allocate memory\n"
+
+
+def test_default_guest(machine: Recorder, cache_home: Path) -> None:
+    put_default_guest()
+    assert main(["run", "-p", "quiet"]) == 0
+    config = machine.config
+    assert config.params == "console=ttyAMA0 panic=-1 armkvm.mode=batch quiet"
+    assert config.image.kind == "Image"
+    assert config.image.segments[1].data == default_initramfs(b"box")
+
+
+def test_without_apt_the_bare_guest_runs(
+    machine: Recorder,
+    cache_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["run"]) == 0
+    assert machine.config.image.segments[0].data == bare.program()
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "--kernel Image --initrd FILE" in line
+
+
+def test_memory_too_small_for_the_kernel(
+    machine: Recorder, kernel: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "-k", kernel, "-m", "1"]) == Code.USAGE
+    assert "the memory is too small" in capsys.readouterr().err
+    assert machine.config is None
