@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from armkvm.vmm.board import FLAT_BASE, RAM_BASE
 from armkvm.vmm.errors import GuestError
-from armkvm.vmm.loader import FLAT_ADDRESS, MIB, RAM_BASE, Image, is_flat, load, read
+from armkvm.vmm.loader import MIB, Image, is_flat, load, read
 
 
 def image(
@@ -111,7 +112,7 @@ def test_elf() -> None:
 
 def test_flat() -> None:
     placed = ok(b"\x1f\x20\x03\xd5", flat=True)
-    assert (placed.kind, placed.entry) == ("flat", FLAT_ADDRESS)
+    assert (placed.kind, placed.entry) == ("flat", FLAT_BASE)
     assert placed.initrd is None
     assert is_flat("a/guest.bin")
     assert not is_flat("a/Image")

@@ -15,6 +15,7 @@ from armkvm.cli.main import UsageError, complain
 from armkvm.cli.progress import shown
 from armkvm.cli.sizes import positive, seconds, size
 from armkvm.vmm import apt, guest, loader
+from armkvm.vmm.board import RAM_BASE
 from armkvm.vmm.console import StdioConsole
 from armkvm.vmm.initramfs import default_initramfs
 
@@ -26,7 +27,7 @@ HOSTS = ("nvhe-gicv2", "vhe-gicv3")
 TIMES = ("virtual", "paced", "realtime")
 DEFAULT_MEMORY = 512 << 20
 # A VM without KVM_VM_TYPE_ARM_IPA_SIZE has 40 bits of guest physical address.
-MEMORY_MAX = (1 << 40) - loader.RAM_BASE
+MEMORY_MAX = (1 << 40) - RAM_BASE
 # panic=-1: a panic ends the run, with a reset, instead of hanging for ever.
 DEFAULT_PARAMS = "console=ttyAMA0 panic=-1"
 

@@ -13,10 +13,9 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from armkvm.vmm.board import FLAT_BASE, RAM_BASE
 from armkvm.vmm.errors import GuestError
 
-RAM_BASE = 0x4000_0000
-FLAT_ADDRESS = 0x4008_0000
 MIB = 1 << 20
 DTB_SIZE_MAX = 2 * MIB  # booting.rst section 2
 # As QEMU does: leave this much below the device tree for a kernel that does not tell its size.
@@ -185,7 +184,7 @@ def _file_size(data: bytes) -> int:
 def _flat(data: bytes) -> _Kernel:
     if not data:
         raise GuestError("the kernel is empty")
-    return _Kernel("flat", (Segment(FLAT_ADDRESS, data, len(data)),), FLAT_ADDRESS)
+    return _Kernel("flat", (Segment(FLAT_BASE, data, len(data)),), FLAT_BASE)
 
 
 def _elf(data: bytes) -> _Kernel:
