@@ -416,6 +416,31 @@ def test_fiqen_moves_group_0_and_only_that_to_fiq() -> None:
     assert (rig.irq, rig.fiq) == ([True], [False])
 
 
+def test_regrouping_a_pending_interrupt_moves_its_line() -> None:
+    rig = Rig()
+    rig.cpu(c.CTLR, c.CTLR_ENABLE_GRP0 | c.CTLR_ENABLE_GRP1 | c.CTLR_FIQ_EN)
+    rig.gic.set_spi(0, True)
+    assert (rig.irq, rig.fiq) == ([False], [True])
+    rig.group1(SPI0)
+    assert (rig.irq, rig.fiq) == ([True], [False])
+
+
+def test_nested_group_1_interrupts_end_one_by_one() -> None:
+    rig = Rig()
+    rig.priority(SPI0 + 1, 0x40)
+    rig.group1(SPI0)
+    rig.group1(SPI0 + 1)
+    rig.gic.set_spi(0, True)
+    assert rig.cpu_read(c.AIAR) == SPI0
+    rig.gic.set_spi(1, True)
+    assert rig.cpu_read(c.AIAR) == SPI0 + 1
+    rig.cpu(c.AEOIR, SPI0 + 1)
+    assert rig.cpu_read(c.RPR) == 0xA0
+    rig.gic.set_spi(0, False)
+    rig.cpu(c.AEOIR, SPI0)
+    assert rig.cpu_read(c.RPR) == 0xFF
+
+
 def test_a_group_disabled_at_the_interface_hides_what_is_behind_it() -> None:
     # The Distributor forwards its best interrupt; the interface does not look further.
     rig = Rig()

@@ -203,6 +203,8 @@ def test_loopback_feeds_the_receiver_and_overruns() -> None:
     rig.write(DR, 99)
     # Section 3.3.1: the first character after the loss carries the flag.
     assert rig.read(DR, 2) == u.DR_OE | 99
+    rig.write(DR, 100)
+    assert rig.read(DR, 2) == 100
     assert rig.read(RSR) == 8
     rig.write(RSR, 0)
     assert rig.read(RSR) == 0
