@@ -6,11 +6,23 @@ simd_imm.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from armkvm.isa.field import Field
 from armkvm.isa.machine import Machine
 from armkvm.isa.simd_lanes import Entry, LaneOp, lanes_asm
 from armkvm.isa.table import insn
 from armkvm.isa.value import Value
+
+
+def _text(mnemonic: str) -> Callable[..., str]:
+    full = lanes_asm(mnemonic + " v{Rd}.{T}, v{Rn}.{T}, v{Rm}.{T}", size=0)
+    copy = lanes_asm("mov v{Rd}.{T}, v{Rn}.{T}", size=0)
+
+    def text(*, Rm: int, Rn: int, **fields: int) -> str:
+        return (copy if mnemonic == "orr" and Rm == Rn else full)(Rm=Rm, Rn=Rn, **fields)
+
+    return text
 
 
 def bitwise(U: str, size: str, mnemonic: str, title: str) -> Entry:
@@ -19,7 +31,7 @@ def bitwise(U: str, size: str, mnemonic: str, title: str) -> Entry:
     def enter(operation: LaneOp) -> LaneOp:
         @insn(
             f"0 Q {U} 01110 {size} 1 Rm:5 00011 1 Rn:5 Rd:5",
-            asm=lanes_asm(mnemonic + " v{Rd}.{T}, v{Rn}.{T}, v{Rm}.{T}", size=0),
+            asm=_text(mnemonic),
             ref=f"C7.2 {title}",
             feature="asimd",
             name=operation.__name__ + "_vector",

@@ -103,7 +103,7 @@ def REV16(m: Machine, a: Value) -> Value:
     return reverse(a, 16)
 
 
-@two_reg_misc("1 00101", "not", "NOT", sizes=(0,))
+@two_reg_misc("1 00101", "mvn", "NOT", sizes=(0,))
 def NOT(m: Machine, a: Value) -> Value:
     return ~a
 

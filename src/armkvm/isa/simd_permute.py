@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from armkvm.isa.field import Field
+from armkvm.isa.ldst_simd_struct import list_text
 from armkvm.isa.machine import Machine
 from armkvm.isa.simd_lanes import BHSD, allocated, lane_type, lanes_asm
 from armkvm.isa.table import insn
@@ -42,9 +43,7 @@ def UZP_TRN_ZIP(
 
 @insn(
     "0 Q 101110 00 0 Rm:5 0 =imm4:4 0 Rn:5 Rd:5",
-    asm=lambda imm4, **f: (
-        lanes_asm("ext v{Rd}.{T}, v{Rn}.{T}, v{Rm}.{T}, #", 0)(**f) + f"{imm4:#x}"
-    ),
+    asm=lanes_asm("ext v{Rd}.{T}, v{Rn}.{T}, v{Rm}.{T}, #{imm4}", size=0),
     ref="C7.2 EXT",
     feature="asimd",
     where=lambda Q, imm4, **_: Q == 1 or imm4 < 8,
@@ -65,21 +64,25 @@ def lookup(table: Value, indices: Value) -> Value:
     return result
 
 
-def _tbl_text(Q: int, Rm: int, len: int, op: int, Rn: int, Rd: int) -> str:
-    T = ("8b", "16b")[Q]
-    table = ", ".join(f"v{(Rn + i) % 32}.16b" for i in range(len + 1))
-    return f"{('tbl', 'tbx')[op]} v{Rd}.{T}, {{{table}}}, v{Rm}.{T}"
+def _tbl_text(immQ: int, Rm: int, len: int, op: int, Rn: int, Rd: int) -> str:
+    T = ("8b", "16b")[immQ]
+    table = list_text(Rn, len + 1, "16b")
+    return f"{('tbl', 'tbx')[op]} v{Rd}.{T}, {table}, v{Rm}.{T}"
 
 
 @insn(
-    "0 Q 001110 00 0 Rm:5 0 len:2 op 00 Rn:5 Rd:5",
+    "0 immQ 001110 00 0 Rm:5 0 len:2 op 00 Rn:5 Rd:5",
     asm=_tbl_text,
     ref="C7.2 TBL, TBX",
     feature="asimd",
 )
-def TBL_TBX(m: Machine, Q: int, Rm: Field, len: int, op: int, Rn: Field, Rd: Field) -> None:
+def TBL_TBX(m: Machine, immQ: Field, Rm: Field, len: int, op: int, Rn: Field, Rd: Field) -> None:
     """Bytes of up to four registers, wrapping from V31 to V0; an index beyond them gives zero (TBL)
-    or keeps the byte (TBX)."""
+    or keeps the byte (TBX).
+
+    All sixteen bytes are looked up, and Q masks the upper half away as a decode-time operand: where
+    LLVM sees that it needs only eight, it no longer knows the pattern of lookup().
+    """
     ty = "<16 x i8>"
     indices = m.V(Rm, ty)
     result = m.V(Rd, ty) if op else m.const(ty, 0)
@@ -87,4 +90,4 @@ def TBL_TBX(m: Machine, Q: int, Rm: Field, len: int, op: int, Rn: Field, Rd: Fie
         at = indices - 16 * i
         found = lookup(m.V((Rn + i) & 31, ty), at & 15)
         result = m.select(at.ult(16), found, result)
-    m.set_V(Rd, result if Q else result.shuffle(list(range(8))))
+    m.set_V(Rd, result & m.const("<2 x i64>", -1).insert(1, m.imm(-immQ)).bitcast(ty))

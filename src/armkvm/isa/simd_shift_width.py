@@ -9,6 +9,8 @@ side.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from armkvm.isa.field import Field
 from armkvm.isa.machine import Machine
 from armkvm.isa.simd_lanes import (
@@ -19,6 +21,7 @@ from armkvm.isa.simd_lanes import (
     extend,
     imm_lanes,
     lane_type,
+    lanes_asm,
     narrower,
     sat_narrow,
     set_V_part,
@@ -101,10 +104,16 @@ def SQRSHRUN(m: Machine, a: Value, n: Value) -> Value:
     return sat_narrow(m, shifted_right(a, n, 0, rounding=True), source=0, result=1)
 
 
+def _long_text(size: int) -> Callable[..., str]:
+    shift = shift_text("{us}shll{q2} v{Rd}.{Ta}, v{Rn}.{T}, #{n}", size, right=False)
+    extension = lanes_asm("{us}xtl{q2} v{Rd}.{Ta}, v{Rn}.{T}", size)
+    return lambda imm, **fields: shift(imm=imm, **fields) if imm else extension(**fields)
+
+
 def _enter_long(size: int) -> None:
     @insn(
         f"0 Q U 011110 {AMOUNT[size]} 10100 1 Rn:5 Rd:5",
-        asm=shift_text("{us}shll{q2} v{Rd}.{Ta}, v{Rn}.{T}, #{n}", size, right=False),
+        asm=_long_text(size),
         ref="C7.2 SSHLL, SSHLL2, USHLL, USHLL2",
         feature="asimd",
         name=f"SHLL_imm{8 << size}",
