@@ -1,0 +1,1 @@
+"""Executes guest instructions: the native machine that Python writes from the isa through LLVM."""

@@ -1,0 +1,162 @@
+"""Compiling the engine, and keeping the result on disk.
+
+The object file depends on the sources of isa and engine, on llvmlite and on the host CPU: the hash of
+these is its name in the cache. A cached file carries the digest of its own contents, so that
+a half-written or damaged one is noticed and made again. It is written beside its place and renamed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import llvmlite
+import llvmlite.binding as llvm
+
+from armkvm.isa.features import id_registers
+
+Progress = Callable[[str, int, int], None]  # what, done, total
+
+_MAGIC = b"armkvm engine 1\n"
+SYMBOLS = ("run", "flush_all", "set_context", "derive", "pstate", "set_pstate", "set_mode", "deliver")
+
+
+class CacheError(Exception):
+    """The cache directory cannot be used; str() is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """The compiled engine: an object file, and what the rest has to know of it."""
+
+    object: bytes
+    features: list[str]
+
+
+def cache_dir() -> Path:
+    """The user's cache for armkvm (XDG base directory specification)."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "armkvm"
+
+
+def key() -> str:
+    """Hash of everything that the object file depends on."""
+    package = Path(__file__).parent.parent
+    h = hashlib.sha256()
+    for folder in ("isa", "engine"):
+        for source in sorted((package / folder).glob("*.py")):
+            h.update(source.name.encode() + b"\0" + source.read_bytes())
+    host = f"{llvmlite.__version__} {llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+    h.update(host.encode())
+    return h.hexdigest()[:32]
+
+
+def artefact(progress: Progress | None = None) -> Artefact:
+    """The compiled engine, from the cache or made now (some ten seconds, once)."""
+    path = cache_dir() / "engine" / key()
+    try:
+        return _unpack(path.read_bytes())
+    except (OSError, ValueError):
+        made = _compile(progress)
+    _store(path, _pack(made))
+    return made
+
+
+def _pack(a: Artefact) -> bytes:
+    head = json.dumps({"features": a.features}).encode()
+    body = len(head).to_bytes(4, "little") + head + a.object
+    return _MAGIC + hashlib.sha256(body).digest() + body
+
+
+def _unpack(data: bytes) -> Artefact:
+    start = len(_MAGIC) + 32
+    body = data[start:]
+    if data[: len(_MAGIC)] != _MAGIC or hashlib.sha256(body).digest() != data[len(_MAGIC) : start]:
+        raise ValueError("damaged")
+    size = int.from_bytes(body[:4], "little")
+    head = json.loads(body[4 : 4 + size])
+    return Artefact(body[4 + size :], head["features"])
+
+
+def _store(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
+            temporary = f.name
+            try:
+                f.write(data)
+                f.flush()
+                os.replace(temporary, path)
+            except BaseException:
+                os.unlink(temporary)
+                raise
+    except OSError as e:
+        raise CacheError(
+            f"cannot write the compiled engine to {path.parent}: {e.strerror}"
+            " (set XDG_CACHE_HOME to a writable directory with 20 MB free)"
+        ) from None
+
+
+def _machine(opt: int) -> llvm.TargetMachine:
+    return llvm.Target.from_default_triple().create_target_machine(
+        opt=opt,
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        reloc="pic",
+        codemodel="small",
+    )
+
+
+def _compile(progress: Progress | None) -> Artefact:
+    # Imported here: a start from the cache needs neither the table nor the generator.
+    from armkvm.engine import generate
+    from armkvm.isa.all import features
+
+    def traced(done: int, total: int) -> None:
+        if progress:
+            progress("tracing instructions", done, total)
+
+    text = generate.module(traced)
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    if progress:
+        progress("compiling", 0, 3)
+    module = llvm.parse_assembly(text)
+    module.verify()
+    if progress:
+        progress("compiling", 1, 3)
+    machine = _machine(2)
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+    builder.getModulePassManager().run(module, builder)
+    if progress:
+        progress("compiling", 2, 3)
+    made = Artefact(machine.emit_object(module), sorted(features()))
+    if progress:
+        progress("compiling", 3, 3)
+    return made
+
+
+class Loaded:
+    """The engine's code in this process."""
+
+    def __init__(self, a: Artefact) -> None:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        self._ee = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine(2))
+        self._ee.add_object_file(llvm.ObjectFileRef.from_data(a.object))
+        self._ee.finalize_object()
+        self.id_registers = id_registers(a.features)
+        self.features = a.features
+
+    def function(
+        self, name: str, result: type[ctypes.c_uint64] | None, *arguments: type
+    ) -> Callable[..., int]:
+        """A native function by name; calls release the GIL."""
+        address = self._ee.get_function_address(name)
+        return ctypes.CFUNCTYPE(result, *arguments)(address)

@@ -1,0 +1,277 @@
+"""The engine for its users: guest memory, CPUs, and running them.
+
+`Engine` is the compiled code, once a process. `Stage2` is one VM's guest physical memory with the decoded
+instructions that belong to it. `Cpu` is one processing element: its state is a flat
+struct (engine/layout.py), `run` executes until something the hypervisor has to see.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from typing import Protocol
+
+from armkvm.engine import layout
+from armkvm.engine.build import Loaded, Progress, artefact
+from armkvm.engine.exits import ARENA_FULL, Exit
+from armkvm.engine.timer import FREQUENCY, NEVER, TICK_SHIFT
+from armkvm.isa.sysreg import BY_ENCODING, SYSREGS, SysReg
+
+__all__ = ["FREQUENCY", "NEVER", "TICK_SHIFT", "Cpu", "Engine", "Exit", "Stage2"]
+
+_ARENA_BYTES = 1 << 30  # virtual: pages are touched as guest code is
+_NORESERVE = 0x4000
+_OFFSETS = {"sync": 0x000, "irq": 0x080, "fiq": 0x100, "serror": 0x180}
+
+
+class _Buffer(Protocol):
+    def __len__(self) -> int: ...
+
+
+def _anonymous(size: int) -> tuple[mmap.mmap, int]:
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
+    m = mmap.mmap(-1, size, flags=flags)
+    return m, ctypes.addressof(ctypes.c_char.from_buffer(m))
+
+
+class Engine:
+    """The native code, loaded."""
+
+    _instance: Engine | None = None
+
+    def __init__(self, loaded: Loaded) -> None:
+        u64, nothing = ctypes.c_uint64, None
+        self.id_registers = loaded.id_registers
+        self.features = loaded.features
+        self._loaded = loaded
+        f = loaded.function
+        self.run = f("run", u64, u64)
+        self.flush_all = f("flush_all", nothing, u64)
+        self.set_context = f("set_context", nothing, u64)
+        self.derive = f("derive", nothing, u64)
+        self.pstate = f("pstate", u64, u64)
+        self.set_pstate = f("set_pstate", nothing, u64, u64)
+        self.deliver = f("deliver", u64, u64, u64, u64)
+
+    @classmethod
+    def load(cls, progress: Progress | None = None) -> Engine:
+        """The engine of this process: from the cache, or compiled now. Raises CacheError."""
+        if cls._instance is None:
+            cls._instance = cls(Loaded(artefact(progress)))
+        return cls._instance
+
+
+class Stage2:
+    """Guest physical memory of one VM, as segments of host memory."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._table, self.address = _anonymous(layout.S2_SIZE)
+        self._words = (ctypes.c_uint64 * (layout.S2_SIZE // 8)).from_address(self.address)
+        self._arena, self._arena_address = _anonymous(_ARENA_BYTES)
+        self._segments: list[tuple[int, int, int, int, mmap.mmap, int, int]] = []
+        self._cpus: list[Cpu] = []
+        self.reset_records()
+
+    def map(
+        self, ipa: int, host: int, size: int, *, readonly: bool = False, log: int | None = None
+    ) -> None:
+        """Back [ipa, ipa+size) with host memory at address `host`, which the caller keeps alive.
+
+        All are page multiples. `log` is the address of a bitmap, one bit a page, that records writes.
+        """
+        if (ipa | host | size) & 4095 or size <= 0:
+            raise ValueError("stage 2 maps whole pages")
+        if len(self._segments) == layout.MAX_SEGMENTS:
+            raise ValueError(f"more than {layout.MAX_SEGMENTS} segments of guest memory")
+        codemap, address = _anonymous(max(4096, size // 4096 * 8))
+        flags = layout.SEG_READONLY * readonly | layout.SEG_LOGGED * (log is not None)
+        self._segments.append((ipa, size, host, flags, codemap, address, log or 0))
+        self._publish()
+
+    def unmap(self, ipa: int, size: int) -> None:
+        """Take away the segments that lie inside [ipa, ipa+size)."""
+        kept = [s for s in self._segments if not (ipa <= s[0] and s[0] + s[1] <= ipa + size)]
+        self._segments = kept
+        self._publish()
+
+    def written(self, ipa: int, size: int) -> None:
+        """The host wrote guest memory behind the engine's back: decoded instructions are dropped."""
+        del ipa, size
+        self.reset_records()
+
+    def forget(self, cpu: Cpu) -> None:
+        """A CPU goes away."""
+        self._cpus.remove(cpu)
+        self._publish_cpus()
+
+    def enter(self, cpu: Cpu) -> None:
+        """A CPU joins the VM."""
+        if len(self._cpus) == layout.MAX_CPUS:
+            raise ValueError(f"more than {layout.MAX_CPUS} CPUs")
+        self._cpus.append(cpu)
+        self._publish_cpus()
+
+    def reset_records(self) -> None:
+        """Drop every decoded instruction; no CPU of the VM may be running."""
+        for _, size, _, _, codemap, address, _ in self._segments:
+            del codemap
+            ctypes.memset(address, 0, size // 4096 * 8)
+        w = self._words
+        w[layout.S2_ARENA // 8] = (self._arena_address + 63) & ~63
+        w[layout.S2_ARENA_END // 8] = self._arena_address + _ARENA_BYTES
+        for cpu in self._cpus:
+            self.engine.flush_all(cpu.address)
+
+    def _publish(self) -> None:
+        w = self._words
+        for i, (ipa, size, host, flags, _, codemap, log) in enumerate(self._segments):
+            at = (layout.S2_SEGMENTS + i * layout.SEG_SIZE) // 8
+            w[at : at + 6] = [ipa, size, host, flags, codemap, log]
+        w[layout.S2_COUNT // 8] = len(self._segments)
+        for cpu in self._cpus:
+            cpu.state.segment_hint = 0
+            self.engine.flush_all(cpu.address)
+
+    def _publish_cpus(self) -> None:
+        for i, cpu in enumerate(self._cpus):
+            self._words[layout.S2_CPU_LIST // 8 + i] = cpu.address
+        self._words[layout.S2_NCPUS // 8] = len(self._cpus)
+
+
+class Cpu:
+    """One processing element at EL1 and EL0. Not thread-safe but for `kick`."""
+
+    def __init__(self, engine: Engine, stage2: Stage2) -> None:
+        self.engine, self.stage2 = engine, stage2
+        self._memory, self.address = _anonymous(layout.CPU_SIZE)
+        self.state = layout.State.from_address(self.address)
+        self._run = engine.run
+        s = self.state
+        s.stage2 = stage2.address
+        s.ns_mult = 1 << 16
+        s.limit = s.hyp_deadline_ns = NEVER
+        s.excl_addr = (1 << 64) - 1
+        s.cnthctl = 3
+        for i in range(layout.CONTEXTS):
+            s.context_keys[i] = (1 << 64) - 1
+        for name, value in engine.id_registers.items():
+            setattr(s, name, value)
+        engine.flush_all(self.address)
+        self.reset()
+        stage2.enter(self)
+
+    def reset(self) -> None:
+        """Warm reset: system registers and PSTATE (EL1h, everything masked); X and V registers zero."""
+        s = self.state
+        for r in SYSREGS:
+            if r.kind == "stored":
+                setattr(s, r.field, r.reset | r.ones)
+        ctypes.memset(self.address, 0, 8 * 34)
+        ctypes.memset(self.address + layout.V_OFFSET, 0, 512)
+        s.sp_el0_ = s.sp_el1_ = s.fpcr = s.fpsr = 0
+        s.excl_addr = (1 << 64) - 1
+        s.pc = 0
+        s.el = s.spsel = 1
+        self.pstate = 0x3C5
+        self.engine.flush_all(self.address)
+        self.engine.set_context(self.address)
+
+    def close(self) -> None:
+        """Leave the VM. The CPU must not be running."""
+        self.stage2.forget(self)
+
+    def run(self) -> int:
+        """Execute; returns an Exit. The GIL is released meanwhile."""
+        while True:
+            code = self._run(self.address)
+            if code != ARENA_FULL:
+                self.state.kick = 0
+                return code
+            self.stage2.reset_records()
+
+    def kick(self) -> None:
+        """From any thread: leave guest code soon. Holds until the next `run` has returned."""
+        self.state.kick = 1
+        self.state.limit32 = 0
+
+    # -- PSTATE and registers -------------------------------------------------------------
+    @property
+    def pstate(self) -> int:
+        """PSTATE in the layout of SPSR_EL1."""
+        return self.engine.pstate(self.address)
+
+    @pstate.setter
+    def pstate(self, value: int) -> None:
+        self.engine.set_pstate(self.address, value)
+
+    @property
+    def sp_el0(self) -> int:
+        """SP_EL0, banked or current."""
+        s = self.state
+        return s.sp_el0_ if s.el & s.spsel else s.sp
+
+    @sp_el0.setter
+    def sp_el0(self, value: int) -> None:
+        s = self.state
+        setattr(s, "sp_el0_" if s.el & s.spsel else "sp", value)
+
+    @property
+    def sp_el1(self) -> int:
+        """SP_EL1, banked or current."""
+        s = self.state
+        return s.sp if s.el & s.spsel else s.sp_el1_
+
+    @sp_el1.setter
+    def sp_el1(self, value: int) -> None:
+        s = self.state
+        setattr(s, "sp" if s.el & s.spsel else "sp_el1_", value)
+
+    def get_v(self, i: int) -> int:
+        """V[i] as a 128-bit integer."""
+        return self.state.v[2 * i] | self.state.v[2 * i + 1] << 64
+
+    def set_v(self, i: int, value: int) -> None:
+        """V[i] from a 128-bit integer."""
+        self.state.v[2 * i] = value & ((1 << 64) - 1)
+        self.state.v[2 * i + 1] = value >> 64
+
+    @property
+    def fpsr(self) -> int:
+        """FPSR."""
+        return self.state.fpsr
+
+    @fpsr.setter
+    def fpsr(self, value: int) -> None:
+        self.state.fpsr = value
+
+    # -- system registers -----------------------------------------------------------------
+    def _stored(self, enc: tuple[int, int, int, int, int]) -> SysReg:
+        r = BY_ENCODING[enc]
+        if r.kind == "special":
+            raise KeyError(enc)
+        return r
+
+    def get_sysreg(self, op0: int, op1: int, crn: int, crm: int, op2: int) -> int:
+        """A stored system register by encoding. KeyError where there is none."""
+        return int(getattr(self.state, self._stored((op0, op1, crn, crm, op2)).field))
+
+    def set_sysreg(self, op0: int, op1: int, crn: int, crm: int, op2: int, value: int) -> None:
+        """Write a stored system register, with what follows from it. KeyError where there is none."""
+        r = self._stored((op0, op1, crn, crm, op2))
+        setattr(self.state, r.field, value & r.mask | r.ones)
+        self.changed()
+
+    def changed(self) -> None:
+        """System registers were written through `state`: bring everything derived up to date."""
+        self.engine.flush_all(self.address)
+        self.engine.set_context(self.address)
+        self.engine.derive(self.address)
+
+    def take_exception(self, esr: int, far: int = 0, kind: str = "sync") -> None:
+        """Take an exception to EL1 as hardware would, from the present PC."""
+        s = self.state
+        if kind in ("sync", "serror"):
+            s.esr_el1 = esr
+            s.far_el1 = far
+        s.pc = self.engine.deliver(self.address, s.pc, _OFFSETS[kind])

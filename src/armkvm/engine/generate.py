@@ -1,0 +1,73 @@
+"""The engine's LLVM module as text: handlers, decoder and native functions, from the table of forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from armkvm.engine import control, decoder, exception, fpenv, memory, timer, tlb, walk
+from armkvm.engine import native as natives
+from armkvm.engine.handler import CC, PARAMS, Handler
+from armkvm.engine.ir import INTRINSICS, METADATA
+from armkvm.isa.all import forms
+from armkvm.isa.decode import tree
+from armkvm.isa.table import Form
+
+_ATTRIBUTES = """
+attributes #0 = { nounwind "no-jump-tables"="true" "frame-pointer"="none" }
+attributes #1 = { nounwind noinline "no-jump-tables"="true" }
+attributes #2 = { nounwind noinline optnone }
+attributes #3 = { nounwind noinline optsize cold "no-jump-tables"="true" "frame-pointer"="none" }
+declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
+declare void @llvm.x86.sse.ldmxcsr(ptr)
+declare void @llvm.x86.sse.stmxcsr(ptr)
+"""
+
+
+def _variants(form: Form, name: str) -> dict[str, Handler]:
+    """All handlers that one form needs; "" or "fw" comes first."""
+
+    def traced(variant: str, suffix: str, *, slow: bool = False) -> Handler:
+        h = Handler(form, name + suffix, variant=variant, slow=slow)
+        h.trace()
+        return h
+
+    first = traced("", "")
+    if first.is_branch:
+        return {v: traced(v, f"_{v}") for v in ("fw", "bk", "far")}
+    out = {"": first}
+    if first.touches_memory:
+        out["slow"] = traced("slow", "_slow", slow=True)
+    if first.uses_base:
+        sp = Handler(form, name, variant="sp")  # its slow path is the common one
+        sp.trace()
+        sp.name = f"{name}_sp"
+        out["sp"] = sp
+    return out
+
+
+def module(progress: Callable[[int, int], None] | None = None) -> str:
+    """The whole module. `progress(done, total)` is called now and then while tracing."""
+    natives.TEXTS.clear()
+    for part in (walk, memory, tlb, exception, timer, fpenv, control):
+        part.build()
+    all_forms = forms()
+    parts: list[str] = []
+    decoders: list[tuple[str, int, int]] = []
+    tables: dict[tuple[int, ...], str] = {}
+    for i, form in enumerate(all_forms):
+        variants = _variants(form, f"h{i}")
+        for h in variants.values():
+            attr = "#3" if h.slow else "#0"
+            head = f"define internal {CC} void @{h.name}({PARAMS}) {attr} {{ ; {form.name}"
+            parts.append(f"{head}\n{h.body()}\n}}")
+        parts.append(decoder.form_decoder(f"d{i}", variants, tables))
+        decoders.append((f"d{i}", form.mask, form.value))
+        if progress and i % 64 == 0:
+            progress(i, len(all_forms))
+    parts.append(decoder.module(tree(all_forms), decoders))
+    parts.append(decoder.undecoded())
+    for values, name in tables.items():
+        words = ", ".join(f"i64 {v}" for v in values)
+        parts.append(f"@{name} = internal constant [{len(values)} x i64] [{words}]")
+    head = "\n".join([_ATTRIBUTES, METADATA, *sorted(set(INTRINSICS.values()))])
+    return "\n".join([head, *natives.TEXTS, *parts])

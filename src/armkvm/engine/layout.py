@@ -1,0 +1,105 @@
+"""The CPU's state as one flat struct: the layout, declared once, that generated code and Python share.
+
+Offsets are bytes from the struct's start. General registers come first, so that an op record can
+name one by its byte offset: slot 31 is the current SP, slot 32 always reads zero (XZR as a source), slot 33
+takes writes to XZR. The software TLBs and the step page follow the named fields; `State` is the
+ctypes view of everything before them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from armkvm.isa.sysreg import STORED
+
+ZERO_SLOT, DUMP_SLOT, SP_SLOT = 32, 33, 31
+
+# Names of the u64 fields behind the general registers.
+_WORDS = """
+flag_n flag_z flag_c flag_v
+limit32 pc_base dtlb itlb dtlb_el0 itlb_el0 fp_trap sp_mask
+exit_code exit_op exit_acc
+arg0 arg1 arg2 arg3 access
+pc el spsel daif il ss sp_el0_ sp_el1_ fpcr fpsr
+excl_addr excl_size excl_lo excl_hi
+count limit kick
+ns_base ns_count ns_mult cntvoff cntpoff
+cntv_ctl cntv_cval cntp_ctl cntp_cval cntv_masked cntp_masked cnthctl hyp_deadline_ns
+hcr_vi hcr_vf
+esr_el2 far_el2 hpfar_el2
+fault_status fault_va fault_ipa fault_kind
+stage2 segment_hint context next_context el1_low el1_blocks el0_blocks
+stepping step_page bounce_ipa0 bounce_host0 bounce_host1 bounce_size bounce_split
+walk_ipa walk_attr walk_shift walk_perm walk_ng
+""".split()
+
+V_OFFSET = 1024
+BOUNCE = V_OFFSET + 32 * 16  # 64 bytes: a page-crossing access goes through here
+CONTEXTS = 8
+CONTEXT_KEYS = BOUNCE + 64  # CONTEXTS x {ttbr0 base | asid << 48}
+SYSREG_BASE = CONTEXT_KEYS + 8 * CONTEXTS
+
+OFFSET: dict[str, int] = {"x0": 0, "sp": 8 * SP_SLOT}
+OFFSET |= {name: 8 * 34 + 8 * i for i, name in enumerate(_WORDS)}
+OFFSET |= {r.field: SYSREG_BASE + 8 * i for i, r in enumerate(STORED)}
+assert OFFSET[_WORDS[-1]] + 8 <= V_OFFSET
+
+# Software TLBs: one data and one instruction TLB for EL1, and one pair for each remembered EL0 context.
+DTLB_ENTRIES = 1024  # {read tag, write tag, addend, log2 of the translation's block size}
+DTLB_ENTRY = 32
+ITLB_ENTRIES = 1024  # {tag, records, log2 of the block size, unused}
+ITLB_ENTRY = 32
+NO_TAG = 2  # never equal to a page address, nor to one with low bits of a misaligned PC
+
+PAGE_MASK = -4096
+RECORD = 32
+RECORD_SHIFT = 5
+OPERANDS = 8  # operand bytes start here in a record
+PAGE_RECORDS = 1025 * RECORD  # a page of instructions and the sentinel
+META_CODE = PAGE_RECORDS  # host address of the guest page
+META_IPA = PAGE_RECORDS + 8
+META_LIVE = PAGE_RECORDS + 16  # 1 while any record is decoded
+PAGE_STRIDE = PAGE_RECORDS + 96
+assert PAGE_STRIDE % 64 == 0
+
+TLB_BASE = (SYSREG_BASE + 8 * len(STORED) + 4095) & ~4095
+DTLB_SIZE = DTLB_ENTRIES * DTLB_ENTRY
+ITLB_SIZE = ITLB_ENTRIES * ITLB_ENTRY
+DTLB_EL1 = TLB_BASE
+DTLB_EL0 = DTLB_EL1 + DTLB_SIZE
+ITLB_EL1 = DTLB_EL0 + CONTEXTS * DTLB_SIZE
+ITLB_EL0 = ITLB_EL1 + ITLB_SIZE
+STEP_PAGE = ITLB_EL0 + CONTEXTS * ITLB_SIZE
+CPU_SIZE = (STEP_PAGE + PAGE_STRIDE + 4095) & ~4095
+
+# Stage 2: {count, capacity, arena next, arena end, cpu list} then segments.
+S2_COUNT, S2_ARENA, S2_ARENA_END, S2_CPUS, S2_NCPUS = 0, 8, 16, 24, 32
+S2_SEGMENTS = 64
+SEG_SIZE = 64  # {ipa, size, host, flags, codemap, dirty log}
+SEG_IPA, SEG_BYTES, SEG_HOST, SEG_FLAGS, SEG_CODEMAP, SEG_LOG = 0, 8, 16, 24, 32, 40
+SEG_READONLY, SEG_LOGGED = 1, 2
+MAX_SEGMENTS = 1024
+MAX_CPUS = 512
+S2_CPU_LIST = S2_SEGMENTS + MAX_SEGMENTS * SEG_SIZE
+S2_SIZE = S2_CPU_LIST + 8 * MAX_CPUS
+
+
+class State(ctypes.Structure):
+    """The named part of the struct, for Python."""
+
+    _fields_ = [
+        ("x", ctypes.c_uint64 * 31),
+        ("sp", ctypes.c_uint64),
+        ("zero", ctypes.c_uint64),
+        ("dump", ctypes.c_uint64),
+        *((name, ctypes.c_uint64) for name in _WORDS),
+        ("_pad", ctypes.c_uint8 * (V_OFFSET - 8 * 34 - 8 * len(_WORDS))),
+        ("v", ctypes.c_uint64 * 64),
+        ("bounce", ctypes.c_uint64 * 8),
+        ("context_keys", ctypes.c_uint64 * CONTEXTS),
+        *((r.field, ctypes.c_uint64) for r in STORED),
+    ]
+
+
+assert State.context_keys.offset == CONTEXT_KEYS
+assert getattr(State, STORED[-1].field).offset == OFFSET[STORED[-1].field]
