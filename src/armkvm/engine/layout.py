@@ -49,7 +49,7 @@ DTLB_ENTRIES = 1024  # {read tag, write tag, addend, log2 of the translation's b
 DTLB_ENTRY = 32
 ITLB_ENTRIES = 1024  # {tag, records, log2 of the block size, unused}
 ITLB_ENTRY = 32
-NO_TAG = 2  # never equal to a page address, nor to one with low bits of a misaligned PC
+NO_TAG = 0x800  # no tag has this bit: tags are page addresses, with low bits for a misalignment
 
 PAGE_MASK = -4096
 RECORD = 32
