@@ -15,7 +15,7 @@ DATA_ABORT, SP_ALIGNMENT, FP_TRAP = 0x25, 0x26, 0x07
 
 @pytest.mark.parametrize("word", [LDR_POST, LDR_PRE, STR_POST, STR_PRE, LDR_Q_POST])
 def test_no_writeback_on_a_fault(bench: Bench, word: int) -> None:
-    """D1.13.4: on an abort the base register is restored."""
+    """D1: on a data abort the base register is restored."""
     base = at(GAP, 0x40)
     r = bench.run(word, x={0: 5, 1: base}, v={0: 6})
     assert (r.ec, r.dfsc, r.x[0], r.x[1], r.v[0]) == (DATA_ABORT, TRANSLATION_L3, 5, base, 6)
@@ -56,7 +56,7 @@ def test_a_load_that_faults_in_its_first_page(bench: Bench) -> None:
 
 
 def test_sp_must_be_aligned(bench: Bench) -> None:
-    """CheckSPAlignment(); a prefetch checks nothing (C6.2.247)."""
+    """CheckSPAlignment(); a prefetch checks nothing (C6.2)."""
     ldr, prfm = 0xF94003E0, 0xF98003E0  # [sp]
     assert bench.run(ldr, x={0: 3, 31: at(RW, 8)}).ec == SP_ALIGNMENT
     assert bench.run(ldr, x={31: at(RW, 16)}).ec is None

@@ -43,7 +43,7 @@ def test_ldpsw(bench: Bench) -> None:
 
 
 def test_one_register_named_twice(bench: Bench) -> None:
-    """CONSTRAINED UNPREDICTABLE (K1.2.2): QEMU's choice."""
+    """CONSTRAINED UNPREDICTABLE (K1.2): QEMU's choice."""
     bench.write(at(RW), bytes([1] * 8 + [2] * 8 + [3] * 16))
     ldp_x0_x0, ldp_q0_q0 = 0xA9400020, 0xAD400020
     assert bench.run(ldp_x0_x0, x={1: at(RW)}).x[0] == 0x0101_0101_0101_0101

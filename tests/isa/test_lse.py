@@ -10,7 +10,7 @@ from .bench import RO, RW, Bench
 
 DATA_ABORT, ALIGNMENT, PERMISSION_L3 = 0x25, 0x21, 0x0F
 X1 = Bench.data + RW * Bench.page + 0x40
-# op w0, w2, [x1], with size and opc as in C4.1.94
+# op w0, w2, [x1], with size and opc as in C4.1
 BASE = 0x38200022
 SMAX, SMIN, UMAX, UMIN = range(4, 8)
 

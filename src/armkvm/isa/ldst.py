@@ -1,4 +1,4 @@
-"""Loads and stores of one general-purpose register (C4.1.94: load/store register, all index forms).
+"""Loads and stores of one general-purpose register (C4.1: load/store register, all index forms).
 
 Unsigned and unscaled offsets, pre- and post-index, register offset, unprivileged; and the
 prefetches, which do nothing. Where writeback names the transfer register (K1.2 lets the CPU choose)
@@ -45,7 +45,7 @@ def _unsigned_text(size: int, opc: int, imm12: int, Rn: int, Rt: int) -> str:
 
 
 @insn("size:2 111 0 01 opc:2 imm12:12 Rn:5 Rt:5", asm=_unsigned_text,
-      ref="C6.2.200 LDR (immediate)", where=allocated)  # fmt: skip
+      ref="C6.2 LDR (immediate)", where=allocated)  # fmt: skip
 def LDST_unsigned(m: Machine, size: int, opc: int, imm12: Field, Rn: Field, Rt: Field) -> None:
     """LDR, STR and their narrow forms, unsigned scaled offset."""
     access(m, size, opc, Rt, m.base(Rn) + m.imm(imm12 << size))
@@ -56,7 +56,7 @@ def _unscaled_text(size: int, opc: int, imm9: int, Rn: int, Rt: int) -> str:
     return f"{head}, {text.offset(Rn, signed(imm9, 9))}"
 
 
-@insn("size:2 111 0 00 opc:2 0 imm9:9 00 Rn:5 Rt:5", asm=_unscaled_text, ref="C6.2.236 LDUR",
+@insn("size:2 111 0 00 opc:2 0 imm9:9 00 Rn:5 Rt:5", asm=_unscaled_text, ref="C6.2 LDUR",
       where=allocated)  # fmt: skip
 def LDST_unscaled(m: Machine, size: int, opc: int, imm9: Field, Rn: Field, Rt: Field) -> None:
     """LDUR, STUR and their narrow forms."""
@@ -68,7 +68,7 @@ def _unpriv_text(size: int, opc: int, imm9: int, Rn: int, Rt: int) -> str:
     return f"{head}, {text.offset(Rn, signed(imm9, 9))}"
 
 
-@insn("size:2 111 0 00 opc:2 0 imm9:9 10 Rn:5 Rt:5", asm=_unpriv_text, ref="C6.2.221 LDTR",
+@insn("size:2 111 0 00 opc:2 0 imm9:9 10 Rn:5 Rt:5", asm=_unpriv_text, ref="C6.2 LDTR",
       where=allocated)  # fmt: skip
 def LDST_unpriv(m: Machine, size: int, opc: int, imm9: Field, Rn: Field, Rt: Field) -> None:
     """LDTR, STTR: at EL1 the access has the permissions of EL0."""
@@ -80,7 +80,7 @@ def _post_text(size: int, opc: int, imm9: int, Rn: int, Rt: int) -> str:
     return f"{head}, {text.post_index(Rn, signed(imm9, 9))}"
 
 
-@insn("size:2 111 0 00 opc:2 0 imm9:9 01 Rn:5 Rt:5", asm=_post_text, ref="C6.2.200 LDR (immediate)",
+@insn("size:2 111 0 00 opc:2 0 imm9:9 01 Rn:5 Rt:5", asm=_post_text, ref="C6.2 LDR (immediate)",
       where=allocated)  # fmt: skip
 def LDST_post(m: Machine, size: int, opc: int, imm9: Field, Rn: Field, Rt: Field) -> None:
     """Post-index: the address is the base, the offset is added to the base afterwards."""
@@ -94,7 +94,7 @@ def _pre_text(size: int, opc: int, imm9: int, Rn: int, Rt: int) -> str:
     return f"{head}, {text.pre_index(Rn, signed(imm9, 9))}"
 
 
-@insn("size:2 111 0 00 opc:2 0 imm9:9 11 Rn:5 Rt:5", asm=_pre_text, ref="C6.2.200 LDR (immediate)",
+@insn("size:2 111 0 00 opc:2 0 imm9:9 11 Rn:5 Rt:5", asm=_pre_text, ref="C6.2 LDR (immediate)",
       where=allocated)  # fmt: skip
 def LDST_pre(m: Machine, size: int, opc: int, imm9: Field, Rn: Field, Rt: Field) -> None:
     """Pre-index: the offset is added first, and the sum is written back."""
@@ -112,7 +112,7 @@ def _register_text(size: int, opc: int, Rm: int, immx: int, S: int, Rn: int, Rt:
 
 
 @insn("size:2 111 0 00 opc:2 1 Rm:5 immx 11 S 10 Rn:5 Rt:5", asm=_register_text,
-      ref="C6.2.202 LDR (register)", where=allocated)  # fmt: skip
+      ref="C6.2 LDR (register)", where=allocated)  # fmt: skip
 def LDST_register(
     m: Machine, size: int, opc: int, Rm: Field, immx: Field, S: int, Rn: Field, Rt: Field
 ) -> None:
@@ -126,7 +126,7 @@ def _extended_text(size: int, opc: int, Rm: int, sign: int, S: int, Rn: int, Rt:
 
 
 @insn("size:2 111 0 00 opc:2 1 Rm:5 sign 10 S 10 Rn:5 Rt:5", asm=_extended_text,
-      ref="C6.2.202 LDR (register)", where=allocated)  # fmt: skip
+      ref="C6.2 LDR (register)", where=allocated)  # fmt: skip
 def LDST_extended(
     m: Machine, size: int, opc: int, Rm: Field, sign: int, S: int, Rn: Field, Rt: Field
 ) -> None:
@@ -147,7 +147,7 @@ def _prfm_text(imm12: int, Rn: int, immop: int) -> str:
     return f"prfm {text.prefetch(immop)}, {text.offset(Rn, imm12 << 3)}"
 
 
-@insn("11 111 0 01 10 imm12:12 Rn:5 immop:5", asm=_prfm_text, ref="C6.2.247 PRFM (immediate)")
+@insn("11 111 0 01 10 imm12:12 Rn:5 immop:5", asm=_prfm_text, ref="C6.2 PRFM (immediate)")
 def PRFM_unsigned(m: Machine, imm12: Field, Rn: Field, immop: Field) -> None:
     """A hint: no access, no fault, no check of SP."""
 
@@ -156,7 +156,7 @@ def _prfum_text(imm9: int, Rn: int, immop: int) -> str:
     return f"prfum {text.prefetch(immop)}, {text.offset(Rn, signed(imm9, 9))}"
 
 
-@insn("11 111 0 00 10 0 imm9:9 00 Rn:5 immop:5", asm=_prfum_text, ref="C6.2.250 PRFUM")
+@insn("11 111 0 00 10 0 imm9:9 00 Rn:5 immop:5", asm=_prfum_text, ref="C6.2 PRFUM")
 def PRFM_unscaled(m: Machine, imm9: Field, Rn: Field, immop: Field) -> None:
     """A hint."""
 
@@ -167,7 +167,7 @@ def _prfm_register_text(Rm: int, immo: int, immx: int, immS: int, Rn: int, immop
 
 
 @insn("11 111 0 00 10 1 Rm:5 immo 1 immx immS 10 Rn:5 immop:5", asm=_prfm_register_text,
-      ref="C6.2.249 PRFM (register)")  # fmt: skip
+      ref="C6.2 PRFM (register)")  # fmt: skip
 def PRFM_register(
     m: Machine, Rm: Field, immo: Field, immx: Field, immS: Field, Rn: Field, immop: Field
 ) -> None:

@@ -1,4 +1,4 @@
-"""Exclusive and ordered loads and stores (C4.1.94: load/store exclusive; B2.9 for the monitor).
+"""Exclusive and ordered loads and stores (C4.1: load/store exclusive; B2.9 for the monitor).
 
 The local monitor lives in the CPU state: excl_addr (the virtual address, all ones when open),
 excl_size (bytes) and the value that the load saw (excl_lo, excl_hi). A store passes when address
@@ -6,8 +6,9 @@ and size are those of the load and memory still holds that value: the comparison
 global monitor, as in QEMU, so a value that changed and changed back is not noticed. Every
 store-exclusive opens the monitor; exception return does too (isa/system.py). All accesses here must
 be naturally aligned, a pair to its whole size (B2.5.2). A store-exclusive is checked for faults
-before the monitor is asked, which B2.9.2 leaves open. Acquire and release order nothing beyond
-program order while virtual CPUs take turns. LDLAR and STLLR (FEAT_LOR) are left out.
+before the monitor is asked, an order that AArch64.ExclusiveMonitorsPass() leaves open. Acquire and
+release order nothing beyond program order while virtual CPUs take turns; for the same reason the
+comparison and the store need not be one host instruction. LDLAR and STLLR (FEAT_LOR) are left out.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def _stxr_text(size: int, Rs: int, immo0: int, Rn: int, Rt: int) -> str:
     return f"{name} {text.R(0, Rs)}, {text.R(size == 3, Rt)}, {text.offset(Rn, 0)}"
 
 
-@insn("size:2 001000 0 0 0 Rs:5 immo0 xxxxx Rn:5 Rt:5", asm=_stxr_text, ref="C6.2.397 STXR")
+@insn("size:2 001000 0 0 0 Rs:5 immo0 xxxxx Rn:5 Rt:5", asm=_stxr_text, ref="C6.2 STXR")
 def STXR(m: Machine, size: int, Rs: Field, immo0: Field, Rn: Field, Rt: Field) -> None:
     """STXR and STLXR, all sizes."""
     _store_exclusive(m, Rs, m.base(Rn), 1 << size, [m.X(Rt, f"i{8 << size}")])
@@ -69,7 +70,7 @@ def _ldxr_text(size: int, immo0: int, Rn: int, Rt: int) -> str:
     return f"{name} {text.R(size == 3, Rt)}, {text.offset(Rn, 0)}"
 
 
-@insn("size:2 001000 0 1 0 xxxxx immo0 xxxxx Rn:5 Rt:5", asm=_ldxr_text, ref="C6.2.242 LDXR")
+@insn("size:2 001000 0 1 0 xxxxx immo0 xxxxx Rn:5 Rt:5", asm=_ldxr_text, ref="C6.2 LDXR")
 def LDXR(m: Machine, size: int, immo0: Field, Rn: Field, Rt: Field) -> None:
     """LDXR and LDAXR, all sizes."""
     address = m.base(Rn)
@@ -83,7 +84,7 @@ def _stxp_text(sz: int, Rs: int, immo0: int, Rt2: int, Rn: int, Rt: int) -> str:
     return f"{('stxp', 'stlxp')[immo0]} {regs}, {text.offset(Rn, 0)}"
 
 
-@insn("1 sz 001000 0 0 1 Rs:5 immo0 Rt2:5 Rn:5 Rt:5", asm=_stxp_text, ref="C6.2.396 STXP")
+@insn("1 sz 001000 0 0 1 Rs:5 immo0 Rt2:5 Rn:5 Rt:5", asm=_stxp_text, ref="C6.2 STXP")
 def STXP(m: Machine, sz: int, Rs: Field, immo0: Field, Rt2: Field, Rn: Field, Rt: Field) -> None:
     """STXP and STLXP."""
     ty = ("i32", "i64")[sz]
@@ -95,7 +96,7 @@ def _ldxp_text(sz: int, immo0: int, Rt2: int, Rn: int, Rt: int) -> str:
     return f"{('ldxp', 'ldaxp')[immo0]} {regs}, {text.offset(Rn, 0)}"
 
 
-@insn("1 sz 001000 0 1 1 xxxxx immo0 Rt2:5 Rn:5 Rt:5", asm=_ldxp_text, ref="C6.2.241 LDXP")
+@insn("1 sz 001000 0 1 1 xxxxx immo0 Rt2:5 Rn:5 Rt:5", asm=_ldxp_text, ref="C6.2 LDXP")
 def LDXP(m: Machine, sz: int, immo0: Field, Rt2: Field, Rn: Field, Rt: Field) -> None:
     """LDXP and LDAXP; two words are seen as one doubleword (by a STXR of 8 bytes, too)."""
     address = m.base(Rn)
@@ -112,7 +113,7 @@ def _ordered_text(size: int, L: int, Rn: int, Rt: int) -> str:
     return f"{name} {text.R(size == 3, Rt)}, {text.offset(Rn, 0)}"
 
 
-@insn("size:2 001000 1 L 0 xxxxx 1 xxxxx Rn:5 Rt:5", asm=_ordered_text, ref="C6.2.164 LDAR")
+@insn("size:2 001000 1 L 0 xxxxx 1 xxxxx Rn:5 Rt:5", asm=_ordered_text, ref="C6.2 LDAR")
 def LDAR(m: Machine, size: int, L: int, Rn: Field, Rt: Field) -> None:
     """LDAR and STLR, all sizes."""
     ty = f"i{8 << size}"

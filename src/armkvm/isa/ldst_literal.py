@@ -1,4 +1,4 @@
-"""Loads relative to the PC (C4.1.94: load register (literal)), general-purpose and SIMD&FP."""
+"""Loads relative to the PC (C4.1: load register (literal)), general-purpose and SIMD&FP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _literal_text(opc: int, imm19: int, Rt: int, pc: int) -> str:
     return f"{name} {text.R(opc, Rt)}, {text.label(pc, imm19)}"
 
 
-@insn("opc:2 011 0 00 imm19:19 Rt:5", asm=_literal_text, ref="C6.2.201 LDR (literal)",
+@insn("opc:2 011 0 00 imm19:19 Rt:5", asm=_literal_text, ref="C6.2 LDR (literal)",
       where=lambda opc, **_: opc != 3)  # fmt: skip
 def LDR_literal(m: Machine, opc: int, imm19: Field, Rt: Field) -> None:
     """LDR W, LDR X, LDRSW."""
@@ -30,7 +30,7 @@ def _literal_fp_text(opc: int, imm19: int, Rt: int, pc: int) -> str:
     return f"ldr {text.fpr(Rt, 2 + opc)}, {text.label(pc, imm19)}"
 
 
-@insn("opc:2 011 1 00 imm19:19 Rt:5", asm=_literal_fp_text, ref="C7.2.192 LDR (literal, SIMD&FP)",
+@insn("opc:2 011 1 00 imm19:19 Rt:5", asm=_literal_fp_text, ref="C7.2 LDR (literal, SIMD&FP)",
       feature="fp", where=lambda opc, **_: opc != 3)  # fmt: skip
 def LDR_literal_fp(m: Machine, opc: int, imm19: Field, Rt: Field) -> None:
     """LDR of an S, D or Q register."""
@@ -41,6 +41,6 @@ def _prfm_text(imm19: int, immop: int, pc: int) -> str:
     return f"prfm {text.prefetch(immop)}, {text.label(pc, imm19)}"
 
 
-@insn("11 011 0 00 imm19:19 immop:5", asm=_prfm_text, ref="C6.2.248 PRFM (literal)")
+@insn("11 011 0 00 imm19:19 immop:5", asm=_prfm_text, ref="C6.2 PRFM (literal)")
 def PRFM_literal(m: Machine, imm19: Field, immop: Field) -> None:
     """A hint."""

@@ -1,8 +1,8 @@
-"""Loads and stores of two registers (C4.1.94: load/store pair), general-purpose and SIMD&FP.
+"""Loads and stores of two registers (C4.1: load/store pair), general-purpose and SIMD&FP.
 
 Offset, pre-index, post-index and no-allocate (LDNP, whose hint means nothing here). Both registers
 travel in one span: a fault in either half leaves both, and the base, as they were. A load that
-names one register twice is CONSTRAINED UNPREDICTABLE (K1.2.2); as in QEMU the general-purpose form
+names one register twice is CONSTRAINED UNPREDICTABLE (K1.2); as in QEMU the general-purpose form
 keeps the first word and the SIMD&FP form the second.
 """
 
@@ -41,7 +41,7 @@ def _pair_text(opc: int, index: int, L: int, imm7: int, Rt2: int, Rn: int, Rt: i
     return f"{name}{'sw' if opc == 1 else ''} {regs}, {where}"
 
 
-@insn("opc:2 101 0 0 index:2 L imm7:7 Rt2:5 Rn:5 Rt:5", asm=_pair_text, ref="C6.2.193 LDP",
+@insn("opc:2 101 0 0 index:2 L imm7:7 Rt2:5 Rn:5 Rt:5", asm=_pair_text, ref="C6.2 LDP",
       where=_pair_allocated)  # fmt: skip
 def LDP(
     m: Machine, opc: int, index: int, L: int, imm7: Field, Rt2: Field, Rn: Field, Rt: Field
@@ -73,7 +73,7 @@ def _pair_fp_text(opc: int, index: int, L: int, imm7: int, Rt2: int, Rn: int, Rt
 
 
 @insn("opc:2 101 1 0 index:2 L imm7:7 Rt2:5 Rn:5 Rt:5", asm=_pair_fp_text,
-      ref="C7.2.190 LDP (SIMD&FP)", feature="fp", where=lambda opc, **_: opc != 3)  # fmt: skip
+      ref="C7.2 LDP (SIMD&FP)", feature="fp", where=lambda opc, **_: opc != 3)  # fmt: skip
 def LDP_fp(
     m: Machine, opc: int, index: int, L: int, imm7: Field, Rt2: Field, Rn: Field, Rt: Field
 ) -> None:

@@ -1,4 +1,4 @@
-"""Loads and stores of one SIMD&FP register (C4.1.94: load/store register with V = 1).
+"""Loads and stores of one SIMD&FP register (C4.1: load/store register with V = 1).
 
 B, H, S, D and Q registers; a load clears the bits above. Literals and pairs are in ldst_literal and
 ldst_pair, structures in ldst_simd_struct.
@@ -44,7 +44,7 @@ def _unsigned_text(size: int, opc: int, imm12: int, Rn: int, Rt: int) -> str:
 
 
 @insn("size:2 111 1 01 opc:2 imm12:12 Rn:5 Rt:5", asm=_unsigned_text,
-      ref="C7.2.191 LDR (immediate, SIMD&FP)", feature="fp", where=allocated)  # fmt: skip
+      ref="C7.2 LDR (immediate, SIMD&FP)", feature="fp", where=allocated)  # fmt: skip
 def LDST_fp_unsigned(m: Machine, size: int, opc: int, imm12: Field, Rn: Field, Rt: Field) -> None:
     """LDR and STR, unsigned scaled offset."""
     access(m, size, opc, Rt, m.base(Rn) + m.imm(imm12 << scale(size, opc)))
@@ -55,7 +55,7 @@ def _unscaled_text(size: int, opc: int, imm9: int, Rn: int, Rt: int) -> str:
 
 
 @insn("size:2 111 1 00 opc:2 0 imm9:9 00 Rn:5 Rt:5", asm=_unscaled_text,
-      ref="C7.2.194 LDUR (SIMD&FP)", feature="fp", where=allocated)  # fmt: skip
+      ref="C7.2 LDUR (SIMD&FP)", feature="fp", where=allocated)  # fmt: skip
 def LDST_fp_unscaled(m: Machine, size: int, opc: int, imm9: Field, Rn: Field, Rt: Field) -> None:
     """LDUR and STUR."""
     access(m, size, opc, Rt, m.base(Rn) + m.imm(imm9.sext(9)))
@@ -66,7 +66,7 @@ def _post_text(size: int, opc: int, imm9: int, Rn: int, Rt: int) -> str:
 
 
 @insn("size:2 111 1 00 opc:2 0 imm9:9 01 Rn:5 Rt:5", asm=_post_text,
-      ref="C7.2.191 LDR (immediate, SIMD&FP)", feature="fp", where=allocated)  # fmt: skip
+      ref="C7.2 LDR (immediate, SIMD&FP)", feature="fp", where=allocated)  # fmt: skip
 def LDST_fp_post(m: Machine, size: int, opc: int, imm9: Field, Rn: Field, Rt: Field) -> None:
     """Post-index."""
     address = m.base(Rn)
@@ -79,7 +79,7 @@ def _pre_text(size: int, opc: int, imm9: int, Rn: int, Rt: int) -> str:
 
 
 @insn("size:2 111 1 00 opc:2 0 imm9:9 11 Rn:5 Rt:5", asm=_pre_text,
-      ref="C7.2.191 LDR (immediate, SIMD&FP)", feature="fp", where=allocated)  # fmt: skip
+      ref="C7.2 LDR (immediate, SIMD&FP)", feature="fp", where=allocated)  # fmt: skip
 def LDST_fp_pre(m: Machine, size: int, opc: int, imm9: Field, Rn: Field, Rt: Field) -> None:
     """Pre-index."""
     address = m.base(Rn) + m.imm(imm9.sext(9))
@@ -93,7 +93,7 @@ def _register_text(size: int, opc: int, Rm: int, immx: int, S: int, Rn: int, Rt:
 
 
 @insn("size:2 111 1 00 opc:2 1 Rm:5 immx 11 S 10 Rn:5 Rt:5", asm=_register_text,
-      ref="C7.2.193 LDR (register, SIMD&FP)", feature="fp", where=allocated)  # fmt: skip
+      ref="C7.2 LDR (register, SIMD&FP)", feature="fp", where=allocated)  # fmt: skip
 def LDST_fp_register(
     m: Machine, size: int, opc: int, Rm: Field, immx: Field, S: int, Rn: Field, Rt: Field
 ) -> None:
@@ -107,7 +107,7 @@ def _extended_text(size: int, opc: int, Rm: int, sign: int, S: int, Rn: int, Rt:
 
 
 @insn("size:2 111 1 00 opc:2 1 Rm:5 sign 10 S 10 Rn:5 Rt:5", asm=_extended_text,
-      ref="C7.2.193 LDR (register, SIMD&FP)", feature="fp", where=allocated)  # fmt: skip
+      ref="C7.2 LDR (register, SIMD&FP)", feature="fp", where=allocated)  # fmt: skip
 def LDST_fp_extended(
     m: Machine, size: int, opc: int, Rm: Field, sign: int, S: int, Rn: Field, Rt: Field
 ) -> None:

@@ -1,4 +1,4 @@
-"""Advanced SIMD loads and stores of one structure (C4.1.94: single structure).
+"""Advanced SIMD loads and stores of one structure (C4.1: single structure).
 
 LD1 to LD4 and ST1 to ST4 of one lane of each register, whose other lanes stay; LD1R to LD4R, which
 repeat the element in every lane; all with and without post-index. The lane number is scattered over
@@ -43,7 +43,7 @@ def _b_text(
 
 
 @insn("0 immQ 0011010 L r 00000 00 o immS immsize:2 Rn:5 Rt:5", asm=_b_text,
-      ref="C7.2.178 LD1 (single structure)", feature="asimd")  # fmt: skip
+      ref="C7.2 LD1 (single structure)", feature="asimd")  # fmt: skip
 def LD1_lane_b(
     m: Machine, immQ: Field, L: int, r: int, o: int, immS: Field, immsize: Field, Rn: Field,
     Rt: Field,
@@ -54,7 +54,7 @@ def LD1_lane_b(
 
 
 @insn("0 immQ 0011011 L r Rm:5 00 o immS immsize:2 Rn:5 Rt:5", asm=_b_text,
-      ref="C7.2.178 LD1 (single structure)", feature="asimd")  # fmt: skip
+      ref="C7.2 LD1 (single structure)", feature="asimd")  # fmt: skip
 def LD1_lane_b_post(
     m: Machine, immQ: Field, L: int, r: int, Rm: Field, o: int, immS: Field, immsize: Field,
     Rn: Field, Rt: Field,
@@ -73,7 +73,7 @@ def _h_text(
 
 
 @insn("0 immQ 0011010 L r 00000 01 o immS immh 0 Rn:5 Rt:5", asm=_h_text,
-      ref="C7.2.178 LD1 (single structure)", feature="asimd")  # fmt: skip
+      ref="C7.2 LD1 (single structure)", feature="asimd")  # fmt: skip
 def LD1_lane_h(
     m: Machine, immQ: Field, L: int, r: int, o: int, immS: Field, immh: Field, Rn: Field, Rt: Field
 ) -> None:
@@ -83,7 +83,7 @@ def LD1_lane_h(
 
 
 @insn("0 immQ 0011011 L r Rm:5 01 o immS immh 0 Rn:5 Rt:5", asm=_h_text,
-      ref="C7.2.178 LD1 (single structure)", feature="asimd")  # fmt: skip
+      ref="C7.2 LD1 (single structure)", feature="asimd")  # fmt: skip
 def LD1_lane_h_post(
     m: Machine, immQ: Field, L: int, r: int, Rm: Field, o: int, immS: Field, immh: Field,
     Rn: Field, Rt: Field,
@@ -101,7 +101,7 @@ def _s_text(
 
 
 @insn("0 immQ 0011010 L r 00000 10 o immS 00 Rn:5 Rt:5", asm=_s_text,
-      ref="C7.2.178 LD1 (single structure)", feature="asimd")  # fmt: skip
+      ref="C7.2 LD1 (single structure)", feature="asimd")  # fmt: skip
 def LD1_lane_s(
     m: Machine, immQ: Field, L: int, r: int, o: int, immS: Field, Rn: Field, Rt: Field
 ) -> None:
@@ -110,7 +110,7 @@ def LD1_lane_s(
 
 
 @insn("0 immQ 0011011 L r Rm:5 10 o immS 00 Rn:5 Rt:5", asm=_s_text,
-      ref="C7.2.178 LD1 (single structure)", feature="asimd")  # fmt: skip
+      ref="C7.2 LD1 (single structure)", feature="asimd")  # fmt: skip
 def LD1_lane_s_post(
     m: Machine, immQ: Field, L: int, r: int, Rm: Field, o: int, immS: Field, Rn: Field, Rt: Field
 ) -> None:
@@ -125,14 +125,14 @@ def _d_text(immQ: int, L: int, r: int, o: int, Rn: int, Rt: int, Rm: int | None 
 
 
 @insn("0 immQ 0011010 L r 00000 10 o 0 01 Rn:5 Rt:5", asm=_d_text,
-      ref="C7.2.178 LD1 (single structure)", feature="asimd")  # fmt: skip
+      ref="C7.2 LD1 (single structure)", feature="asimd")  # fmt: skip
 def LD1_lane_d(m: Machine, immQ: Field, L: int, r: int, o: int, Rn: Field, Rt: Field) -> None:
     """One doubleword of one to four registers."""
     _lane(m, L, 1 + (o << 1 | r), 3, immQ << 3, Rt, m.base(Rn))
 
 
 @insn("0 immQ 0011011 L r Rm:5 10 o 0 01 Rn:5 Rt:5", asm=_d_text,
-      ref="C7.2.178 LD1 (single structure)", feature="asimd")  # fmt: skip
+      ref="C7.2 LD1 (single structure)", feature="asimd")  # fmt: skip
 def LD1_lane_d_post(
     m: Machine, immQ: Field, L: int, r: int, Rm: Field, o: int, Rn: Field, Rt: Field
 ) -> None:
@@ -161,14 +161,14 @@ def _replicate(m: Machine, Q: int, n: int, size: int, Rt: Field, address: Value)
         m.set_V(register(Rt, i), element.splat(lanes) if lanes > 1 else element)
 
 
-@insn("0 Q 0011010 1 r 00000 11 o 0 size:2 Rn:5 Rt:5", asm=_replicate_text, ref="C7.2.179 LD1R",
+@insn("0 Q 0011010 1 r 00000 11 o 0 size:2 Rn:5 Rt:5", asm=_replicate_text, ref="C7.2 LD1R",
       feature="asimd")  # fmt: skip
 def LD1R(m: Machine, Q: int, r: int, o: int, size: int, Rn: Field, Rt: Field) -> None:
     """LD1R, LD2R, LD3R, LD4R."""
     _replicate(m, Q, 1 + (o << 1 | r), size, Rt, m.base(Rn))
 
 
-@insn("0 Q 0011011 1 r Rm:5 11 o 0 size:2 Rn:5 Rt:5", asm=_replicate_text, ref="C7.2.179 LD1R",
+@insn("0 Q 0011011 1 r Rm:5 11 o 0 size:2 Rn:5 Rt:5", asm=_replicate_text, ref="C7.2 LD1R",
       feature="asimd")  # fmt: skip
 def LD1R_post(
     m: Machine, Q: int, r: int, Rm: Field, o: int, size: int, Rn: Field, Rt: Field

@@ -1,4 +1,4 @@
-"""Advanced SIMD structure loads and stores (C4.1.94: multiple structures).
+"""Advanced SIMD structure loads and stores (C4.1: multiple structures).
 
 LD1 to LD4 and ST1 to ST4 of whole registers, without and with post-index. An access is one span.
 Interleaving is a shuffle of the memory image. LD1 and ST1 need none (little-endian), so their
@@ -93,7 +93,7 @@ def _interleaved(m: Machine, Q: int, L: int, n: int, size: int, Rt: Field, addre
 
 
 @insn("0 Q 0011000 L 000000 opcode:4 immsize:2 Rn:5 Rt:5", asm=_multiple_text,
-      ref="C7.2.177 LD1 (multiple structures)", feature="asimd",
+      ref="C7.2 LD1 (multiple structures)", feature="asimd",
       where=lambda opcode, **_: opcode in CONSECUTIVE)  # fmt: skip
 def LD1(m: Machine, Q: int, L: int, opcode: int, immsize: Field, Rn: Field, Rt: Field) -> None:
     """LD1, ST1 of one to four whole registers."""
@@ -101,7 +101,7 @@ def LD1(m: Machine, Q: int, L: int, opcode: int, immsize: Field, Rn: Field, Rt: 
 
 
 @insn("0 Q 0011001 L 0 Rm:5 opcode:4 immsize:2 Rn:5 Rt:5", asm=_multiple_text,
-      ref="C7.2.177 LD1 (multiple structures)", feature="asimd",
+      ref="C7.2 LD1 (multiple structures)", feature="asimd",
       where=lambda opcode, **_: opcode in CONSECUTIVE)  # fmt: skip
 def LD1_post(
     m: Machine, Q: int, L: int, Rm: Field, opcode: int, immsize: Field, Rn: Field, Rt: Field
@@ -117,7 +117,7 @@ def _interleaved_allocated(Q: int, opcode: int, size: int, **_: object) -> bool:
 
 
 @insn("0 Q 0011000 L 000000 opcode:4 size:2 Rn:5 Rt:5", asm=_multiple_text,
-      ref="C7.2.180 LD2 (multiple structures)", feature="asimd",
+      ref="C7.2 LD2 (multiple structures)", feature="asimd",
       where=_interleaved_allocated)  # fmt: skip
 def LD2(m: Machine, Q: int, L: int, opcode: int, size: int, Rn: Field, Rt: Field) -> None:
     """LD2, LD3, LD4, ST2, ST3, ST4."""
@@ -125,7 +125,7 @@ def LD2(m: Machine, Q: int, L: int, opcode: int, size: int, Rn: Field, Rt: Field
 
 
 @insn("0 Q 0011001 L 0 Rm:5 opcode:4 size:2 Rn:5 Rt:5", asm=_multiple_text,
-      ref="C7.2.180 LD2 (multiple structures)", feature="asimd",
+      ref="C7.2 LD2 (multiple structures)", feature="asimd",
       where=_interleaved_allocated)  # fmt: skip
 def LD2_post(
     m: Machine, Q: int, L: int, Rm: Field, opcode: int, size: int, Rn: Field, Rt: Field

@@ -1,7 +1,7 @@
-"""How loads and stores are written: register names, addresses and mnemonics of C4.1.94's classes.
+"""How loads and stores are written: register names, addresses and mnemonics (C4.1, loads and stores).
 
-Pure text for the assembly callables of the ldst modules and lse. The spelling is the manual's
-(C1.3.3, C1.3.4).
+Pure text for the assembly callables of the ldst modules and lse, spelled as the manual (C1.3) and
+binutils spell it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def post_index(n: int, imm: int) -> str:
 
 
 def extended(n: int, m: int, option: int, s: int, amount: int) -> str:
-    """[Xn|SP, Rm, extend #amount] by the option and S fields (C6.2.201)."""
+    """[Xn|SP, Rm, extend #amount] by the option and S fields (C6.2)."""
     extend = {2: "uxtw", 3: "lsl", 6: "sxtw", 7: "sxtx"}[option]
     index = R(option & 1, m)
     if s:
@@ -57,7 +57,7 @@ def mnemonic(stem: str, size: int, opc: int) -> str:
 
 
 def prefetch(op: int) -> str:
-    """The <prfop> of PRFM: type, target and policy, or the bare number (C6.2.247)."""
+    """The <prfop> of PRFM: type, target and policy, or the bare number (C6.2)."""
     kind, target, policy = op >> 3, (op >> 1) & 3, op & 1
     if kind == 3 or target == 3:
         return f"#{op:#04x}"

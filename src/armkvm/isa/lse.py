@@ -1,4 +1,4 @@
-"""Atomic read-modify-write (FEAT_LSE; C4.1.94: atomic memory operations, compare and swap).
+"""Atomic read-modify-write (FEAT_LSE; C4.1: atomic memory operations, compare and swap).
 
 Each is one span, checked for writing whatever the outcome, and naturally aligned. Acquire and
 release (A, R, L, o0) are operands that nothing reads: virtual CPUs take turns, so every access is
@@ -55,7 +55,7 @@ def _atomic_text(
 
 
 @insn("size:2 111 0 00 immA immR 1 Rs:5 o3 opc:3 00 Rn:5 Rt:5", asm=_atomic_text,
-      ref="C6.2.162 LDADD", feature="lse",
+      ref="C6.2 LDADD", feature="lse",
       where=lambda o3, opc, **_: not o3 or opc == 0)  # fmt: skip
 def LDADD(
     m: Machine, size: int, immA: Field, immR: Field, Rs: Field, o3: int, opc: int, Rn: Field,
@@ -75,7 +75,7 @@ def _cas_text(size: int, immL: int, Rs: int, immo0: int, Rn: int, Rt: int) -> st
     return f"{name} {text.R(size == 3, Rs)}, {text.R(size == 3, Rt)}, {text.offset(Rn, 0)}"
 
 
-@insn("size:2 001000 1 immL 1 Rs:5 immo0 11111 Rn:5 Rt:5", asm=_cas_text, ref="C6.2.51 CAS",
+@insn("size:2 001000 1 immL 1 Rs:5 immo0 11111 Rn:5 Rt:5", asm=_cas_text, ref="C6.2 CAS",
       feature="lse")  # fmt: skip
 def CAS(m: Machine, size: int, immL: Field, Rs: Field, immo0: Field, Rn: Field, Rt: Field) -> None:
     """CAS, CASA, CASL, CASAL, all sizes: Rs is compared and gets the old value."""
@@ -93,7 +93,7 @@ def _casp_text(sz: int, immL: int, Rs: int, immo0: int, Rn: int, Rt: int) -> str
     return f"casp{_order(immL, immo0)} {regs}, {text.offset(Rn, 0)}"
 
 
-@insn("0 sz 001000 0 immL 1 Rs:5 immo0 11111 Rn:5 Rt:5", asm=_casp_text, ref="C6.2.50 CASP",
+@insn("0 sz 001000 0 immL 1 Rs:5 immo0 11111 Rn:5 Rt:5", asm=_casp_text, ref="C6.2 CASP",
       feature="lse", where=lambda Rs, Rt, **_: ((Rs | Rt) & 1).is_(0))  # fmt: skip
 def CASP(m: Machine, sz: int, immL: Field, Rs: Field, immo0: Field, Rn: Field, Rt: Field) -> None:
     """CASP of two words or two doublewords; both register pairs begin at an even number."""
