@@ -1,4 +1,4 @@
-"""How loads and stores are written: register names, addresses and mnemonics (C4.1, loads and stores).
+"""How loads and stores are written: register names, addresses and mnemonics (Arm ARM C4.1).
 
 Pure text for the assembly callables of the ldst modules and lse, spelled as the manual (C1.3) and
 binutils spell it.
