@@ -114,8 +114,8 @@ def BITFIELD(
     # insertion into zeros differ in the second distance only, and that is the same modulo size.
     up = size - 1 - imms
     down = up + immr & size - 1
-    x = m.X(Rn, _type(sf)) << m.imm(up, _type(sf))
-    shift = m.imm(down, _type(sf))
+    x = m.X(Rn, _type(sf)) << m.imm(up, "i8").zext(_type(sf))
+    shift = m.imm(down, "i8").zext(_type(sf))
     if opc == 0:
         m.set_X(Rd, x.ashr(shift))
     elif opc == 2:
@@ -130,5 +130,5 @@ def BITFIELD(
       where=lambda sf, N, imms, **_: sf == N and (True if sf else imms.lt(32)))
 def EXTR(m: Machine, sf: int, N: int, Rm: Field, imms: Field, Rn: Field, Rd: Field) -> None:
     ty = _type(sf)
-    r = m.intrinsic(f"llvm.fshr.{ty}", ty, m.X(Rn, ty), m.X(Rm, ty), m.imm(imms, ty))
-    m.set_X(Rd, r)
+    lsb = m.imm(imms, "i8").zext(ty)
+    m.set_X(Rd, m.intrinsic(f"llvm.fshr.{ty}", ty, m.X(Rn, ty), m.X(Rm, ty), lsb))

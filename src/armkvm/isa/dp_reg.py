@@ -52,7 +52,7 @@ def LOGICAL_reg(
 ) -> None:
     ty = _type(sf)
     x = m.X(Rn, ty)
-    y = shift_reg(m, m.X(Rm, ty), shift, m.imm(imm6, ty))
+    y = shift_reg(m, m.X(Rm, ty), shift, m.imm(imm6, "i8").zext(ty))
     if N:
         y = ~y
     r = x | y if opc == 1 else x ^ y if opc == 2 else x & y
@@ -75,7 +75,7 @@ def ADDSUB_reg(
     m: Machine, sf: int, op: int, S: int, shift: int, Rm: Field, imm6: Field, Rn: Field, Rd: Field
 ) -> None:
     ty = _type(sf)
-    y = shift_reg(m, m.X(Rm, ty), shift, m.imm(imm6, ty))
+    y = shift_reg(m, m.X(Rm, ty), shift, m.imm(imm6, "i8").zext(ty))
     m.set_X(Rd, _addsub(m, op, S, m.X(Rn, ty), y))
 
 
@@ -86,7 +86,7 @@ def ADDSUB_ext(
     m: Machine, sf: int, op: int, S: int, Rm: Field, option: int, imm3: Field, Rn: Field, Rd: Field
 ) -> None:
     ty = _type(sf)
-    y = extend_reg(m, Rm, option, ty) << m.imm(imm3, ty)
+    y = extend_reg(m, Rm, option, ty) << m.imm(imm3, "i8").zext(ty)
     r = _addsub(m, op, S, m.XSP(Rn, ty), y)
     (m.set_X if S else m.set_XSP)(Rd, r)
 
