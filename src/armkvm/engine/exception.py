@@ -183,7 +183,7 @@ def _isv(fn: Function, w: Value) -> Value:
     def form(mask: int, value: int) -> Value:
         return (w & mask).eq(value)
 
-    ordered = form(0x3F80_8000, 0x0880_8000)
+    ordered = form(0x3FA0_8000, 0x0880_8000)
     literal = form(0x3F00_0000, 0x1800_0000)
     register = form(0x3F20_0C00, 0x3820_0800)
     unscaled = form(0x3F20_0C00, 0x3800_0000) | form(0x3F20_0C00, 0x3800_0800)

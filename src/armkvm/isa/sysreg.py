@@ -92,7 +92,7 @@ SYSREGS: list[SysReg] = [
     SysReg("CPACR_EL1", (3, 0, 1, 0, 2), mask=3 << 20, effect="wrote_cpacr"),
     SysReg("TTBR0_EL1", (3, 0, 2, 0, 0), effect="wrote_ttbr"),
     SysReg("TTBR1_EL1", (3, 0, 2, 0, 1), effect="wrote_ttbr"),
-    SysReg("TCR_EL1", (3, 0, 2, 0, 2), mask=0x7F_FFBF_FFBF, effect="wrote_tcr"),
+    SysReg("TCR_EL1", (3, 0, 2, 0, 2), mask=0x7F_FFFF_FFBF, effect="wrote_tcr"),
     SysReg("SPSR_EL1", (3, 0, 4, 0, 0), mask=0xFFFF_FFFF),
     SysReg("ELR_EL1", (3, 0, 4, 0, 1)),
     SysReg("SP_EL0", (3, 0, 4, 1, 0), "special"),
