@@ -66,8 +66,11 @@ class Peer:
         ctypes.memmove(self.code, code, len(code))
         self.uc.ctl_flush_tb()
 
-    def run(self, address: int, sample: Sample) -> int:
-        """Run the word at address from the sample's state; unicorn's error number."""
+    def run(self, address: int, sample: Sample, words: int = 1) -> int:
+        """Run from address, from the sample's state; unicorn's error number.
+
+        More than one word must be linear code.
+        """
         ctypes.memmove(self.state, bytes(sample.registers), STATE_BYTES)
         self._scalars[0] = sample.nzcv << 28
         self._scalars[1], self._scalars[2] = sample.fpcr, sample.fpsr
@@ -75,14 +78,14 @@ class Peer:
         if any(sample.word & mask == value for mask, value in _BRANCHES):
             err: int = self._start(self._handle, address, 1 << 63, 0, 1)
         else:
-            err = self._start(self._handle, address, address + 4, 0, 0)
+            err = self._start(self._handle, address, address + 4 * words, 0, 0)
         if err not in TAKEN and err not in (OK, FETCH_UNMAPPED):
             raise AssertionError(f"unicorn: error {err} on {sample.word:#010x}")
         return err
 
-    def step(self, address: int, sample: Sample) -> tuple[bool, int]:
-        """Run the word at address from the sample's state: (exception taken, PC)."""
-        err = self.run(address, sample)
+    def step(self, address: int, sample: Sample, words: int = 1) -> tuple[bool, int]:
+        """Run from address, from the sample's state: (exception taken, PC)."""
+        err = self.run(address, sample, words)
         self._read(self._handle, self._ids, self._values, len(_IDS))
         # A branch to where nothing is mapped has been taken all the same.
         return err in TAKEN, self._scalars[3]

@@ -62,8 +62,8 @@ class Subject:
         ctypes.memmove(self.code, code, len(code))
         self.stage2.written(CODE, len(code))
 
-    def step(self, address: int, sample: Sample) -> tuple[bool, int]:
-        """Run the word at address from the sample's state: (exception taken, PC)."""
+    def step(self, address: int, sample: Sample, words: int = 1) -> tuple[bool, int]:
+        """Run `words` instructions from address, from the sample's state: (exception taken, PC)."""
         s, cpu = self.state, self.cpu
         registers = bytes(sample.registers)
         ctypes.memmove(self._x, registers, 256)
@@ -72,7 +72,7 @@ class Subject:
         s.fpcr = sample.fpcr
         cpu.fpsr = sample.fpsr
         s.pc = address
-        s.limit = s.count + 1
+        s.limit = s.count + words
         code = cpu.run()
         if code == Exit.TRAP:
             return s.esr_el2 >> 26 not in _FETCH, s.pc
