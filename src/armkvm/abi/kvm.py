@@ -1,0 +1,123 @@
+"""Constants of linux/kvm.h and asm-arm64/kvm.h.
+
+Ioctl numbers are in ioctl.py, layouts in structs.py. Capabilities are in caps.py and the register
+ids of KVM_GET_ONE_REG in regs.py.
+"""
+
+from typing import Final
+
+KVM_API_VERSION: Final = 12
+KVM_VCPU_MMAP_SIZE: Final = 8192  # kvm_run's page and the coalesced-MMIO ring's
+KVM_COALESCED_MMIO_PAGE_OFFSET: Final = 1
+PAGE_SIZE: Final = 4096
+PAGE_SHIFT: Final = 12
+
+# kvm_run.exit_reason
+KVM_EXIT_UNKNOWN: Final = 0
+KVM_EXIT_HYPERCALL: Final = 3
+KVM_EXIT_DEBUG: Final = 4
+KVM_EXIT_MMIO: Final = 6
+KVM_EXIT_FAIL_ENTRY: Final = 9
+KVM_EXIT_INTR: Final = 10
+KVM_EXIT_INTERNAL_ERROR: Final = 17
+KVM_EXIT_SYSTEM_EVENT: Final = 24
+KVM_EXIT_ARM_NISV: Final = 28
+KVM_EXIT_DIRTY_RING_FULL: Final = 31
+KVM_EXIT_MEMORY_FAULT: Final = 39
+
+EXIT_NAMES: Final = {
+    KVM_EXIT_UNKNOWN: "UNKNOWN",
+    KVM_EXIT_HYPERCALL: "HYPERCALL",
+    KVM_EXIT_DEBUG: "DEBUG",
+    KVM_EXIT_MMIO: "MMIO",
+    KVM_EXIT_FAIL_ENTRY: "FAIL_ENTRY",
+    KVM_EXIT_INTR: "INTR",
+    KVM_EXIT_INTERNAL_ERROR: "INTERNAL_ERROR",
+    KVM_EXIT_SYSTEM_EVENT: "SYSTEM_EVENT",
+    KVM_EXIT_ARM_NISV: "ARM_NISV",
+    KVM_EXIT_DIRTY_RING_FULL: "DIRTY_RING_FULL",
+    KVM_EXIT_MEMORY_FAULT: "MEMORY_FAULT",
+}
+
+# kvm_run.system_event
+KVM_SYSTEM_EVENT_SHUTDOWN: Final = 1
+KVM_SYSTEM_EVENT_RESET: Final = 2
+KVM_SYSTEM_EVENT_CRASH: Final = 3
+KVM_SYSTEM_EVENT_WAKEUP: Final = 4
+KVM_SYSTEM_EVENT_SUSPEND: Final = 5
+KVM_SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2: Final = 1
+
+# kvm_run.s.regs.device_irq_level
+KVM_ARM_DEV_EL1_VTIMER: Final = 1 << 0
+KVM_ARM_DEV_EL1_PTIMER: Final = 1 << 1
+KVM_ARM_DEV_PMU: Final = 1 << 2
+
+# KVM_IRQ_LINE's irq word
+KVM_ARM_IRQ_VCPU2_SHIFT: Final = 28
+KVM_ARM_IRQ_VCPU2_MASK: Final = 0xF
+KVM_ARM_IRQ_TYPE_SHIFT: Final = 24
+KVM_ARM_IRQ_TYPE_MASK: Final = 0xF
+KVM_ARM_IRQ_VCPU_SHIFT: Final = 16
+KVM_ARM_IRQ_VCPU_MASK: Final = 0xFF
+KVM_ARM_IRQ_NUM_SHIFT: Final = 0
+KVM_ARM_IRQ_NUM_MASK: Final = 0xFFFF
+KVM_ARM_IRQ_TYPE_CPU: Final = 0
+KVM_ARM_IRQ_TYPE_SPI: Final = 1
+KVM_ARM_IRQ_TYPE_PPI: Final = 2
+KVM_ARM_IRQ_CPU_IRQ: Final = 0
+KVM_ARM_IRQ_CPU_FIQ: Final = 1
+
+# Memory slots
+KVM_MEM_LOG_DIRTY_PAGES: Final = 1 << 0
+KVM_MEM_READONLY: Final = 1 << 1
+KVM_USER_MEM_SLOTS: Final = 32767
+KVM_MEM_MAX_NR_PAGES: Final = (1 << 31) - 1
+
+# KVM_CREATE_VM's type: the size of the guest's physical address space in bits; 0 means 40.
+KVM_VM_TYPE_ARM_IPA_SIZE_MASK: Final = 0xFF
+
+# KVM_ARM_VCPU_INIT
+KVM_ARM_TARGET_GENERIC_V8: Final = 5
+KVM_ARM_VCPU_POWER_OFF: Final = 0
+KVM_ARM_VCPU_EL1_32BIT: Final = 1
+KVM_ARM_VCPU_PSCI_0_2: Final = 2
+KVM_ARM_VCPU_PMU_V3: Final = 3
+KVM_ARM_VCPU_SVE: Final = 4
+KVM_ARM_VCPU_PTRAUTH_ADDRESS: Final = 5
+KVM_ARM_VCPU_PTRAUTH_GENERIC: Final = 6
+KVM_ARM_VCPU_HAS_EL2: Final = 7
+KVM_VCPU_MAX_FEATURES: Final = 8
+
+# KVM_GET/SET_MP_STATE
+KVM_MP_STATE_RUNNABLE: Final = 0
+KVM_MP_STATE_STOPPED: Final = 5
+KVM_MP_STATE_SUSPENDED: Final = 10
+
+# Devices
+KVM_CREATE_DEVICE_TEST: Final = 1
+KVM_DEV_TYPE_ARM_VGIC_V2: Final = 5
+KVM_DEV_TYPE_ARM_VGIC_V3: Final = 7
+KVM_DEV_TYPE_ARM_VGIC_ITS: Final = 8
+KVM_ARM_DEVICE_ID_SHIFT: Final = 16
+KVM_ARM_DEVICE_VGIC_V2: Final = 0
+KVM_VGIC_V2_MAX_CPUS: Final = 8
+KVM_VGIC_V3_MAX_CPUS: Final = 512
+
+# vCPU device attributes
+KVM_ARM_VCPU_PMU_V3_CTRL: Final = 0
+KVM_ARM_VCPU_TIMER_CTRL: Final = 1
+KVM_ARM_VCPU_PVTIME_CTRL: Final = 2
+KVM_ARM_VCPU_TIMER_IRQ_VTIMER: Final = 0
+KVM_ARM_VCPU_TIMER_IRQ_PTIMER: Final = 1
+
+KVM_MAX_IRQ_ROUTES: Final = 4096
+
+
+def irq_word(kind: int, vcpu: int, num: int) -> int:
+    """The irq word of KVM_IRQ_LINE (api.rst 4.25) for a vCPU id up to 4095."""
+    return (
+        (vcpu >> 8 & KVM_ARM_IRQ_VCPU2_MASK) << KVM_ARM_IRQ_VCPU2_SHIFT
+        | kind << KVM_ARM_IRQ_TYPE_SHIFT
+        | (vcpu & KVM_ARM_IRQ_VCPU_MASK) << KVM_ARM_IRQ_VCPU_SHIFT
+        | num
+    )

@@ -1,0 +1,86 @@
+"""The host as KVM finds it at initialisation: what kind of machine, how many CPUs.
+
+Two kinds are reproduced from the real thing (Linux 6.12 under QEMU's EL2): an nVHE host with a
+GICv2, where the physical timer is emulated, and a VHE host with a GICv3, where it is the
+hardware's. The third kind is a host whose interrupt controller has no active state (Raspberry Pi 2
+and 3): a timer that screams is silenced by disabling its per-CPU interrupt instead.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from armkvm.host.clock import Clock
+from armkvm.host.pcpu import PerCpuIrq, PhysicalCpu
+from armkvm.host.sched import Deterministic, Scheduler
+
+
+@dataclass(frozen=True)
+class HostKind:
+    """Properties of a host that KVM's behaviour depends on."""
+
+    name: str
+    vhe: bool
+    gic: str  # "gicv2", "gicv3" or "" for a controller that is no GIC
+    gic_active_state: bool
+    ipa_limit: int  # bits of guest physical address
+    max_vcpus: int
+    breakpoints: int = 6
+    watchpoints: int = 4
+
+    @property
+    def vgic_types(self) -> tuple[int, ...]:
+        """Device types of in-kernel interrupt controllers. None yet."""
+        return ()
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        HostKind("nvhe-gicv2", False, "gicv2", True, ipa_limit=44, max_vcpus=8),
+        HostKind("vhe-gicv3", True, "gicv3", True, ipa_limit=40, max_vcpus=512),
+        HostKind("nvhe-nogic", False, "", False, ipa_limit=44, max_vcpus=8),
+    )
+}
+
+
+class Host:
+    """One host: its kind, clock, scheduler and physical CPUs."""
+
+    def __init__(self, kind: str, clock: Clock, sched: Scheduler | None = None) -> None:
+        self.kind = KINDS[kind]
+        self.clock = clock
+        self.sched: Scheduler = sched or Deterministic()
+        self.pcpus: list[PhysicalCpu] = []
+        self._lock = threading.Lock()
+
+    def claim(self, last: PhysicalCpu | None) -> PhysicalCpu:
+        """A CPU for a thread that is about to run a vCPU: where it ran last, else a free one.
+
+        The host never runs out: a new CPU comes up when all are taken. Which one it is matters to
+        nothing but what earlier vCPUs left on it.
+        """
+        if last is not None and last.lock.acquire(blocking=False):
+            return last
+        with self._lock:
+            for pcpu in self.pcpus:
+                if pcpu.lock.acquire(blocking=False):
+                    return pcpu
+            pcpu = PhysicalCpu(len(self.pcpus), self.clock)
+            pcpu.lock.acquire()
+            for irq in (pcpu.vtimer_irq, pcpu.ptimer_irq):
+                self._request_percpu_irq(irq)
+            self.pcpus.append(pcpu)
+            return pcpu
+
+    def _request_percpu_irq(self, irq: PerCpuIrq) -> None:
+        """What kvm_timer_hyp_init() set up is set up on a CPU that comes up later, too."""
+        irq.handler = self.timer_handler
+        irq.forwarded = self.kind.gic_active_state
+
+    def timer_handler(self, irq: PerCpuIrq) -> None:
+        """The handler of the guest timers' interrupts: the running vCPU's business."""
+        vcpu = irq.pcpu.vcpu
+        if vcpu is not None:
+            vcpu.arch_timer.handler(irq)

@@ -1,0 +1,82 @@
+"""High-resolution timers of the host, after kernel/time/hrtimer.c as far as KVM uses it.
+
+Each physical CPU has a base that holds the timers started on it. The earliest expiry is what its
+hypervisor timer is programmed with, so a guest that runs is left exactly then. Times are absolute
+guest nanoseconds. Left out: slack, soft-interrupt expiry, several clocks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from armkvm.host.cpu import NEVER
+
+
+class Hrtimer:
+    """One timer. `function(now)` runs at expiry and returns the next expiry (restart) or None."""
+
+    __slots__ = ("_base", "expires", "function")
+
+    def __init__(self, function: Callable[[int], int | None]) -> None:
+        self.function = function
+        self.expires = NEVER
+        self._base: HrtimerBase | None = None
+
+    @property
+    def queued(self) -> bool:
+        """Waiting to expire."""
+        return self._base is not None
+
+    def start(self, base: HrtimerBase, expires: int) -> None:
+        """Arm for an absolute time, on `base`; armed already, it moves."""
+        if self._base is not None:
+            self.cancel()
+        with base.lock:
+            self.expires = expires
+            self._base = base
+            base.timers.append(self)
+            if expires < base.next_ns:
+                base.next_ns = expires
+
+    def cancel(self) -> None:
+        """Disarm; harmless when it is not armed."""
+        base = self._base
+        if base is None:
+            return
+        with base.lock:
+            if self._base is base:
+                self._base = None
+                base.remove(self)
+
+
+class HrtimerBase:
+    """The timers of one physical CPU. `next_ns` is the earliest expiry."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.timers: list[Hrtimer] = []
+        self.next_ns = NEVER
+
+    def remove(self, timer: Hrtimer) -> None:
+        """Take a timer off the queue; the caller holds the lock."""
+        self.timers.remove(timer)
+        self.next_ns = min((t.expires for t in self.timers), default=NEVER)
+
+    def run(self, now: int) -> int:
+        """Expire what is due, earliest first; equal times in the order of starting.
+
+        Returns how many.
+        """
+        expired = 0
+        while self.next_ns <= now:
+            with self.lock:
+                timer = min(self.timers, key=lambda t: t.expires)
+                timer._base = None
+                self.remove(timer)
+            expired += 1
+            # Without the lock: the callback wakes vCPUs and starts timers.
+            again = timer.function(now)
+            if again is not None and not timer.queued:
+                timer.start(self, again)
+        return expired

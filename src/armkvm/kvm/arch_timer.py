@@ -1,0 +1,414 @@
+"""The guest's architected timers, after arch/arm64/kvm/arch_timer.c.
+
+A vCPU has two timers; `TimerContext` is one of them. On an nVHE host the virtual timer is *direct*
+(its registers are the hardware's while the vCPU is loaded) and the physical timer is *emulated*
+(the guest's accesses trap, a soft timer watches its deadline). On a VHE host both are direct.
+
+With an interrupt controller in user space, a timer's output goes to user space as a bit of
+kvm_run.s.regs.device_irq_level. The rule is that no guest instruction runs while that bit differs
+from the output. The host interrupt of a timer whose output is high is kept from firing, otherwise
+the guest would never get to the handler that lowers it.
+
+Departures from 6.12: the soft timer of an emulated timer is set up after a level change too
+(b450dcce93bc, 6.14), and a blocking vCPU waits for the next *change* of an output. 6.12 waits for
+an expiry that may have passed, wakes, finds nothing to do and waits again; in virtual time no time
+passes meanwhile. Left out: nested timers, WFxT, CNTPOFF and ECV, erratum workarounds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from armkvm.abi.kvm import KVM_ARM_DEV_EL1_PTIMER, KVM_ARM_DEV_EL1_VTIMER
+from armkvm.host import sched
+from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT, word
+from armkvm.host.hrtimer import Hrtimer
+from armkvm.kvm.kvm_host import M64
+
+if TYPE_CHECKING:
+    from armkvm.host.pcpu import PerCpuIrq, PhysicalCpu
+    from armkvm.kvm.vcpu import Vcpu
+
+ENABLE, IT_MASK, IT_STAT = 1, 2, 4  # CNTx_CTL
+
+DEFAULT_VTIMER_PPI = 27
+DEFAULT_PTIMER_PPI = 30
+
+# CNTHCTL_EL2, nVHE layout: accesses from EL1 that do not trap
+CNTHCTL_EL1PCTEN, CNTHCTL_EL1PCEN = 1, 2
+
+# timer registers, as KVM names them
+TIMER_REG_CNT, TIMER_REG_CVAL, TIMER_REG_TVAL, TIMER_REG_CTL = range(4)
+
+
+class Offset:
+    """A counter offset in ticks, shared by the vCPUs of a VM."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+
+class TimerContext:
+    """struct arch_timer_context: one timer of one vCPU."""
+
+    __slots__ = (
+        "_ctl",
+        "_cval",
+        "_hw_offset",
+        "_offset_in_hw",
+        "ctl",
+        "cval",
+        "direct",
+        "host_irq",
+        "hrtimer",
+        "irq",
+        "level",
+        "loaded",
+        "name",
+        "offset",
+        "vcpu",
+    )  # fmt: skip
+
+    def __init__(
+        self, vcpu: Vcpu, name: str, prefix: str, offset: Offset, irq: int, direct: bool
+    ) -> None:
+        state = vcpu.state
+        self.vcpu = vcpu
+        self.name = name
+        self.offset = offset
+        self.irq = irq  # the guest's PPI
+        self.host_irq = irq  # both are at the same place on our hosts
+        self.direct = direct
+        # Saved registers; the hardware's are the truth while `loaded`.
+        self.ctl = 0
+        self.cval = 0
+        self.loaded = False
+        self.level = False  # output as last passed on
+        self.hrtimer = Hrtimer(self._expire)
+        self._ctl = word(state, f"{prefix}_ctl")
+        self._cval = word(state, f"{prefix}_cval")
+        self._hw_offset = word(state, f"{prefix}off")
+        self._offset_in_hw = prefix == "cntv"
+
+    # predicates
+
+    def can_fire(self) -> bool:
+        """Enabled and not masked: kvm_timer_irq_can_fire(). Saved state only."""
+        return self.ctl & (ENABLE | IT_MASK) == ENABLE
+
+    def should_fire(self) -> bool:
+        """The output: kvm_timer_should_fire()."""
+        if self.loaded:
+            if self._ctl.value & (ENABLE | IT_MASK) != ENABLE:
+                return False
+            pcpu = self.vcpu.pcpu
+            assert pcpu is not None
+            return self._cval.value <= (pcpu.ns >> NS_PER_TICK_SHIFT) - self._hw_offset.value & M64
+        if self.ctl & (ENABLE | IT_MASK) != ENABLE:
+            return False
+        return self.cval <= self.counter()
+
+    def counter(self) -> int:
+        """The guest's view of the counter this timer compares with, in ticks."""
+        return (self.vcpu.now() >> NS_PER_TICK_SHIFT) - self.offset.value & M64
+
+    def expiry_ns(self) -> int:
+        """Host time at which CVAL is reached; kvm_timer_compute_delta() as an absolute time."""
+        left = self.cval - self.counter()
+        now = self.vcpu.now()
+        if left <= 0:
+            return now
+        tick = 1 << NS_PER_TICK_SHIFT
+        return min((now & -tick) + (left << NS_PER_TICK_SHIFT), NEVER)
+
+    # actions
+
+    def update_irq(self, level: bool) -> None:
+        """Pass the output on: kvm_timer_update_irq(). User space learns it from kvm_run."""
+        self.level = level
+        trace = self.vcpu.trace
+        if trace.kvm_timer_update_irq is not None:
+            trace.kvm_timer_update_irq(self.vcpu.vcpu_id, self.host_irq, level)
+
+    def restore_state(self) -> None:
+        """timer_restore_state(): give the hardware the registers. CTL last, it starts the timer."""
+        if self.loaded:
+            return
+        if self._offset_in_hw:
+            self._hw_offset.value = self.offset.value
+            self._cval.value = self.cval
+        else:
+            # There is no CNTPOFF: the offset goes into the comparison value.
+            self._cval.value = self.cval + self.offset.value & M64
+        self._ctl.value = self.ctl
+        self.loaded = True
+        trace = self.vcpu.trace
+        if trace.kvm_timer_restore_state is not None:
+            trace.kvm_timer_restore_state(self.vcpu.vcpu_id, self.name, self.ctl, self.cval)
+
+    def save_state(self) -> None:
+        """timer_save_state(): take the registers back and switch the hardware off."""
+        if not self.loaded:
+            return
+        self.ctl = self._ctl.value
+        self.cval = self._cval.value
+        if not self._offset_in_hw:
+            self.cval = self.cval - self.offset.value & M64
+        self._ctl.value = 0
+        self.loaded = False
+        trace = self.vcpu.trace
+        if trace.kvm_timer_save_state is not None:
+            trace.kvm_timer_save_state(self.vcpu.vcpu_id, self.name, self.ctl, self.cval)
+
+    def emulate(self, pcpu: PhysicalCpu) -> None:
+        """timer_emulate(): output and soft timer of a timer that is not the hardware's."""
+        should_fire = self.should_fire()
+        trace = self.vcpu.trace
+        if trace.kvm_timer_emulate is not None:
+            trace.kvm_timer_emulate(self.vcpu.vcpu_id, self.name, should_fire)
+        if should_fire != self.level:
+            self.update_irq(should_fire)
+        if should_fire or not self.can_fire():
+            # It fires already, or cannot: nothing will change by itself.
+            return
+        self.hrtimer.start(pcpu.hrtimers, self.expiry_ns())
+
+    def _expire(self, now: int) -> int | None:
+        """kvm_hrtimer_expire(), in interrupt context."""
+        trace = self.vcpu.trace
+        if trace.kvm_timer_hrtimer_expire is not None:
+            trace.kvm_timer_hrtimer_expire(self.vcpu.vcpu_id, self.name)
+        expiry = self.expiry_ns()
+        if expiry > now:
+            return expiry
+        self.update_irq(True)
+        return None
+
+    # register accesses; a loaded timer is saved around them by the caller
+
+    def read(self, register: int) -> int:
+        """kvm_arm_timer_read()."""
+        if register == TIMER_REG_TVAL:
+            return self.cval - self.counter() & 0xFFFF_FFFF
+        if register == TIMER_REG_CTL:
+            # ISTATUS is UNKNOWN while ENABLE is 0; KVM shows the condition regardless.
+            return self.ctl | IT_STAT if self.cval <= self.counter() else self.ctl
+        if register == TIMER_REG_CVAL:
+            return self.cval
+        return self.counter()
+
+    def write(self, register: int, value: int) -> None:
+        """kvm_arm_timer_write(). TVAL is a signed 32-bit distance."""
+        if register == TIMER_REG_TVAL:
+            distance = (value & 0xFFFF_FFFF ^ 0x8000_0000) - 0x8000_0000
+            self.cval = self.counter() + distance & M64
+        elif register == TIMER_REG_CTL:
+            self.ctl = value & (ENABLE | IT_MASK)
+        elif register == TIMER_REG_CVAL:
+            self.cval = value
+
+
+class ArchTimer:
+    """struct arch_timer_cpu: the timers of one vCPU."""
+
+    def __init__(self, vcpu: Vcpu) -> None:
+        vm = vcpu.vm
+        kind = vm.host.kind
+        self.vcpu = vcpu
+        self.gic_active_state = kind.gic_active_state
+        self.point = vm.host.sched.point
+        self.vtimer = TimerContext(
+            vcpu, "vtimer", "cntv", vm.voffset, DEFAULT_VTIMER_PPI, direct=True
+        )
+        self.ptimer = TimerContext(
+            vcpu, "ptimer", "cntp", vm.poffset, DEFAULT_PTIMER_PPI, direct=kind.vhe
+        )
+        self.timers = (self.vtimer, self.ptimer)
+        self.direct_ptimer = self.ptimer if kind.vhe else None
+        self.emul_ptimer = None if kind.vhe else self.ptimer
+        self.enabled = False
+        self.bg_timer = Hrtimer(self._bg_timer_expire)
+        self._cnthctl = -1
+
+    def vcpu_init(self) -> None:
+        """kvm_timer_vcpu_init(): each new vCPU moves the VM's virtual counter back to zero.
+
+        That is what KVM does, unless KVM_ARM_SET_COUNTER_OFFSET has fixed the offsets.
+        """
+        vm = self.vcpu.vm
+        if not vm.counter_offset_set:
+            vm.voffset.value = self.vcpu.now() >> NS_PER_TICK_SHIFT
+            vm.poffset.value = 0
+
+    def reset(self) -> None:
+        """kvm_timer_vcpu_reset(): off, output low. CVAL stays. The vCPU is not loaded."""
+        for ctx in self.timers:
+            ctx.ctl = 0
+            if self.enabled:
+                ctx.update_irq(False)
+        if self.emul_ptimer is not None:
+            self.emul_ptimer.hrtimer.cancel()
+
+    def enable(self) -> int:
+        """kvm_timer_enable(), on the first run. Returns 0 or a negative errno."""
+        # Without a vgic, no virtual interrupt is mapped to a physical one.
+        self.enabled = True
+        return 0
+
+    # load and put
+
+    def load(self, pcpu: PhysicalCpu) -> None:
+        """kvm_timer_vcpu_load()."""
+        if not self.enabled:
+            return
+        if self.gic_active_state:
+            self._load_gic(self.vtimer, pcpu.vtimer_irq)
+            if self.direct_ptimer is not None:
+                self._load_gic(self.direct_ptimer, pcpu.ptimer_irq)
+        else:
+            self._load_nogic(pcpu)
+        if self.point is not None:
+            self.point(sched.TIMER_LOAD, self.vcpu)
+        if self.bg_timer.queued:
+            self.unblocking()
+        self.vtimer.restore_state()
+        if self.direct_ptimer is not None:
+            self.direct_ptimer.restore_state()
+        if self.emul_ptimer is not None:
+            self.emul_ptimer.emulate(pcpu)
+        self._set_traps()
+
+    @staticmethod
+    def _load_gic(ctx: TimerContext, host_irq: PerCpuIrq) -> None:
+        """kvm_timer_vcpu_load_gic(): a timer that is high must not interrupt the guest it is for.
+
+        Active is set from the level either way: what the last vCPU on this CPU left is replaced.
+        """
+        level = ctx.should_fire()
+        ctx.update_irq(level)
+        host_irq.set_active(level)
+
+    def _load_nogic(self, pcpu: PhysicalCpu) -> None:
+        """kvm_timer_vcpu_load_nogic(): the same with enable and disable."""
+        level = self.vtimer.should_fire()
+        self.vtimer.update_irq(level)
+        if level:
+            pcpu.vtimer_irq.disable()
+        else:
+            pcpu.vtimer_irq.enable()
+
+    def _set_traps(self) -> None:
+        """timer_set_traps() and __timer_enable_traps(): what the guest may touch at EL1."""
+        cnthctl = 0
+        if self.vcpu.vm.poffset.value == 0:
+            cnthctl = CNTHCTL_EL1PCTEN
+            if self.direct_ptimer is not None:
+                cnthctl |= CNTHCTL_EL1PCEN
+        if cnthctl != self._cnthctl:
+            self._cnthctl = self.vcpu.state.cnthctl = cnthctl
+
+    def put(self, pcpu: PhysicalCpu) -> None:
+        """kvm_timer_vcpu_put()."""
+        if not self.enabled:
+            return
+        self.vtimer.save_state()
+        if self.direct_ptimer is not None:
+            self.direct_ptimer.save_state()
+        elif self.ptimer.hrtimer.queued:
+            # Only a vCPU that sleeps needs a soft timer after this, and bg_timer covers that.
+            self.ptimer.hrtimer.cancel()
+        if self.point is not None:
+            self.point(sched.TIMER_PUT, self.vcpu)
+        if self.vcpu.blocking:
+            self.blocking(pcpu)
+
+    def blocking(self, pcpu: PhysicalCpu) -> None:
+        """kvm_timer_blocking(): wake this vCPU at the next rise of an output."""
+        expiry = NEVER
+        for ctx in self.timers:
+            if ctx.can_fire() and not ctx.should_fire():
+                expiry = min(expiry, ctx.expiry_ns())
+        if expiry != NEVER:
+            self.bg_timer.start(pcpu.hrtimers, expiry)
+
+    def unblocking(self) -> None:
+        """kvm_timer_unblocking()."""
+        self.bg_timer.cancel()
+
+    def _bg_timer_expire(self, _now: int) -> int | None:
+        """kvm_bg_timer_expire(), in interrupt context."""
+        self.vcpu.wake_up()
+        return None
+
+    # the run loop, user-space irqchip
+
+    def handler(self, host_irq: PerCpuIrq) -> None:
+        """kvm_arch_timer_handler(): a direct timer's host interrupt, with this vCPU loaded."""
+        pcpu = host_irq.pcpu
+        ctx = self.vtimer if host_irq is pcpu.vtimer_irq else self.ptimer
+        if ctx.should_fire():
+            ctx.update_irq(True)
+        if not self.gic_active_state and self.vcpu.vm.userspace_irqchip:
+            pcpu.vtimer_irq.disable()
+
+    def should_notify_user(self) -> bool:
+        """A level differs from what user space was last told; both sides are read afresh."""
+        told = self.vcpu.irq_level.value
+        return (
+            self.vtimer.should_fire() != bool(told & KVM_ARM_DEV_EL1_VTIMER)
+            or self.ptimer.should_fire() != bool(told & KVM_ARM_DEV_EL1_PTIMER)
+        )  # fmt: skip
+
+    def update_run(self) -> None:
+        """kvm_timer_update_run(): write our two bits, leave the others."""
+        level = told = self.vcpu.irq_level.value
+        level &= ~(KVM_ARM_DEV_EL1_VTIMER | KVM_ARM_DEV_EL1_PTIMER)
+        if self.vtimer.should_fire():
+            level |= KVM_ARM_DEV_EL1_VTIMER
+        if self.ptimer.should_fire():
+            level |= KVM_ARM_DEV_EL1_PTIMER
+        if level != told:
+            self.vcpu.irq_level.value = level
+
+    def sync_user(self, pcpu: PhysicalCpu) -> None:
+        """kvm_timer_sync_user(): after the guest, an output that fell may interrupt again.
+
+        Only the virtual timer; a direct physical timer is looked at on the next load.
+        """
+        vtimer = self.vtimer
+        if not vtimer.should_fire():
+            if vtimer.level:
+                vtimer.update_irq(False)
+            if self.gic_active_state:
+                if pcpu.vtimer_irq.active:
+                    pcpu.vtimer_irq.set_active(False)
+            else:
+                pcpu.vtimer_irq.enable()
+
+    # accesses that trap, and one-regs
+
+    def write_sysreg(self, ctx: TimerContext, register: int, value: int) -> None:
+        """kvm_arm_timer_write_sysreg(): a trapped write by the loaded vCPU."""
+        pcpu = self.vcpu.pcpu
+        assert pcpu is not None
+        if ctx is self.emul_ptimer:
+            ctx.hrtimer.cancel()
+            ctx.write(register, value)
+            if self.point is not None:
+                self.point(sched.TIMER_WRITTEN, self.vcpu)
+            ctx.emulate(pcpu)
+        else:
+            ctx.save_state()
+            ctx.write(register, value)
+            ctx.restore_state()
+
+    def read_sysreg(self, ctx: TimerContext, register: int) -> int:
+        """kvm_arm_timer_read_sysreg(): a trapped read by the loaded vCPU."""
+        if ctx is self.emul_ptimer:
+            return ctx.read(register)
+        ctx.save_state()
+        value = ctx.read(register)
+        ctx.restore_state()
+        return value

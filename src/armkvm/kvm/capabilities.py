@@ -1,0 +1,57 @@
+"""KVM_CHECK_EXTENSION: kvm_vm_ioctl_check_extension() and its generic part, for what is here.
+
+A capability that is not offered reads 0, as an unknown one does. Values that depend on the host
+are those of the two hosts in the ground truth.
+"""
+
+from __future__ import annotations
+
+from armkvm.abi.caps import Cap
+from armkvm.abi.kvm import KVM_USER_MEM_SLOTS
+from armkvm.host.host import HostKind
+
+_FIXED = {
+    Cap.USER_MEMORY: 1,
+    Cap.NR_VCPUS: 1,  # advice: as many as the host has CPUs
+    Cap.NR_MEMSLOTS: KVM_USER_MEM_SLOTS,
+    Cap.MP_STATE: 1,
+    Cap.SYNC_MMU: 1,
+    Cap.DESTROY_MEMORY_REGION_WORKS: 1,
+    Cap.JOIN_MEMORY_REGIONS_WORKS: 1,
+    Cap.INTERNAL_ERROR_DATA: 1,
+    Cap.VCPU_EVENTS: 1,
+    Cap.ONE_REG: 1,
+    Cap.SIGNAL_MSI: 1,
+    Cap.READONLY_MEM: 1,
+    Cap.ARM_PSCI: 1,
+    Cap.ARM_SET_DEVICE_ADDR: 1,
+    Cap.DEVICE_CTRL: 1,
+    Cap.ENABLE_CAP_VM: 1,
+    Cap.ARM_PSCI_0_2: 1,
+    Cap.CHECK_EXTENSION_VM: 1,
+    Cap.VCPU_ATTRIBUTES: 1,
+    Cap.IMMEDIATE_EXIT: 1,
+    Cap.ARM_USER_IRQ: 1,
+    Cap.ARM_IRQ_LINE_LAYOUT_2: 1,
+    Cap.ARM_NISV_TO_USER: 1,
+    Cap.ARM_INJECT_EXT_DABT: 1,
+    Cap.SYSTEM_EVENT_DATA: 1,
+    Cap.ARM_SYSTEM_SUSPEND: 1,
+    Cap.COUNTER_OFFSET: 1,
+}
+
+
+def check_extension(kind: HostKind, cap: int) -> int:
+    """What a host of this kind answers. Unknown capabilities: 0."""
+    match cap:
+        case Cap.IRQCHIP:
+            return int(bool(kind.vgic_types))
+        case Cap.MAX_VCPUS | Cap.MAX_VCPU_ID:
+            return kind.max_vcpus
+        case Cap.ARM_VM_IPA_SIZE:
+            return kind.ipa_limit
+        case _:
+            try:
+                return _FIXED.get(Cap(cap), 0)
+            except ValueError:
+                return 0

@@ -1,0 +1,72 @@
+"""Faults that KVM injects into the guest, after arch/arm64/kvm/inject_fault.c.
+
+They arrive as the hardware would deliver them at EL1. Left out: AArch32, nested, RAS syndromes.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from armkvm.kvm import esr as e
+from armkvm.kvm import kvm_host as h
+from armkvm.kvm.file import fail
+
+if TYPE_CHECKING:
+    from armkvm.abi.structs import KvmVcpuEvents
+    from armkvm.kvm.vcpu import Vcpu
+
+PSTATE_A = 1 << 8
+PSTATE_EL_MASK = 0xC
+
+
+def _inject_abort(vcpu: Vcpu, is_iabt: bool, address: int, fsc: int = e.FSC_EXTABT) -> None:
+    """inject_abt64(): a synchronous abort at the current instruction."""
+    from_el0 = vcpu.cpu.pstate & PSTATE_EL_MASK == 0
+    if is_iabt:
+        ec = e.EC_IABT_LOW if from_el0 else e.EC_IABT_CUR
+    else:
+        ec = e.EC_DABT_LOW if from_el0 else e.EC_DABT_CUR
+    vcpu.cpu.take_exception(ec << e.EC_SHIFT | vcpu.esr & e.IL | fsc, address)
+
+
+def kvm_inject_dabt(vcpu: Vcpu, address: int) -> None:
+    """A synchronous external data abort."""
+    _inject_abort(vcpu, False, address)
+
+
+def kvm_inject_pabt(vcpu: Vcpu, address: int) -> None:
+    """A synchronous external instruction abort."""
+    _inject_abort(vcpu, True, address)
+
+
+def kvm_inject_size_fault(vcpu: Vcpu, is_iabt: bool) -> None:
+    """An address size fault, level 0: an output address beyond what the CPU implements."""
+    _inject_abort(vcpu, is_iabt, vcpu.state.far_el2, e.FSC_ADDRESS_SIZE)
+
+
+def kvm_inject_undefined(vcpu: Vcpu) -> None:
+    """The instruction is UNDEFINED."""
+    vcpu.cpu.take_exception(e.EC_UNKNOWN << e.EC_SHIFT | vcpu.esr & e.IL)
+
+
+def set_events(vcpu: Vcpu, events: KvmVcpuEvents) -> None:
+    """KVM_SET_VCPU_EVENTS: a pending SError, an external abort on the access that exited."""
+    if any(events.reserved) or any(events.pad):
+        fail(errno.EINVAL)
+    if events.serror_pending and events.serror_has_esr:
+        fail(errno.EINVAL)  # a syndrome needs RAS
+    with vcpu.wait:
+        if events.serror_pending:
+            vcpu.hcr |= h.HCR_VSE
+    if events.ext_dabt_pending:
+        kvm_inject_dabt(vcpu, vcpu.state.far_el2)
+
+
+def deliver_serror(vcpu: Vcpu) -> None:
+    """HCR_EL2.VSE on entry: the guest takes the SError, or masks it and it stays pending."""
+    cpu = vcpu.cpu
+    if not cpu.pstate & PSTATE_A:
+        with vcpu.wait:
+            vcpu.hcr &= ~h.HCR_VSE
+        cpu.take_exception(e.EC_SERROR << e.EC_SHIFT | e.IL, kind="serror")

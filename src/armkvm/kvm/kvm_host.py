@@ -1,0 +1,23 @@
+"""Constants that the hypervisor's files share, after asm/kvm_host.h and asm/kvm_arm.h."""
+
+from typing import Final
+
+M64: Final = (1 << 64) - 1
+
+# HCR_EL2: virtual IRQ, FIQ and SError are pending
+HCR_VF: Final = 1 << 6
+HCR_VI: Final = 1 << 7
+HCR_VSE: Final = 1 << 8
+LINES: Final = HCR_VF | HCR_VI | HCR_VSE
+
+# vcpu->mode: whether who raises something must kick
+OUTSIDE_GUEST_MODE: Final = 0
+IN_GUEST_MODE: Final = 1
+
+# vcpu->requests: what a vCPU must look at before it enters the guest
+REQ_VM_DEAD: Final = 1 << 0
+REQ_SLEEP: Final = 1 << 1
+REQ_VCPU_RESET: Final = 1 << 2
+REQ_IRQ_PENDING: Final = 1 << 3
+REQ_SUSPEND: Final = 1 << 4
+REQ_UNBLOCK: Final = 1 << 5

@@ -1,0 +1,124 @@
+"""Stage-2 aborts and MMIO, after arch/arm64/kvm/mmu.c (kvm_handle_guest_abort) and mmio.c.
+
+An access that no memory slot backs is MMIO if its syndrome says what to do; the access itself is
+completed on the next KVM_RUN, with the data that user space left in kvm_run. Left out: big-endian
+guests (the engine has none), in-kernel devices.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from armkvm.abi.kvm import KVM_EXIT_ARM_NISV, KVM_EXIT_MMIO
+from armkvm.kvm import esr as e
+from armkvm.kvm.inject_fault import kvm_inject_dabt, kvm_inject_pabt, kvm_inject_size_fault
+from armkvm.kvm.kvm_host import M64
+
+if TYPE_CHECKING:
+    from armkvm.kvm.vcpu import Vcpu
+
+_MASK = (0xFF, 0xFFFF, 0xFFFF_FFFF, M64)  # by SAS
+
+
+def kvm_handle_guest_abort(vcpu: Vcpu, esr: int) -> int:
+    """A stage-2 abort, instruction or data."""
+    state = vcpu.state
+    page = (state.hpfar_el2 & ~0xF) << 8
+    is_iabt = esr >> e.EC_SHIFT == e.EC_IABT_LOW
+    if vcpu.trace.kvm_guest_fault is not None:
+        vcpu.trace.kvm_guest_fault(vcpu.vcpu_id, state.pc, esr, state.far_el2, page)
+    memslots = vcpu.vm.memslots
+    if page >= memslots.limit:
+        return _beyond_ipa_space(vcpu, page, is_iabt)
+    slot = memslots.find(page)
+    write = bool(esr & e.DABT_WNR) and not is_iabt and not esr & e.DABT_S1PTW
+    if slot is not None and not (write and slot.readonly):
+        # In a slot, and the engine could not reach it: a hole.
+        return -errno.EFAULT
+    if is_iabt:
+        # Nothing user space could do about it: there is no syndrome.
+        kvm_inject_pabt(vcpu, state.far_el2)
+        return 1
+    if esr & e.DABT_S1PTW:
+        # The guest put its page tables where no memory is.
+        kvm_inject_dabt(vcpu, state.far_el2)
+        return 1
+    if esr & e.DABT_CM and slot is None:
+        # Cache maintenance on a device, or on nothing: in neither case is there a line to clean.
+        state.pc += 4
+        return 1
+    # HPFAR has the page; the offset in it is the virtual address's.
+    return io_mem_abort(vcpu, esr, page | state.far_el2 & 0xFFF)
+
+
+def _beyond_ipa_space(vcpu: Vcpu, page: int, is_iabt: bool) -> int:
+    """An address that the VM's address space does not have."""
+    if page >> vcpu.vm.host.kind.ipa_limit:
+        kvm_inject_size_fault(vcpu, is_iabt)
+        return 1
+    fault = page | vcpu.state.far_el2 & 0xFFF
+    if is_iabt:
+        kvm_inject_pabt(vcpu, fault)
+    else:
+        kvm_inject_dabt(vcpu, fault)
+    return 1
+
+
+def io_mem_abort(vcpu: Vcpu, esr: int, ipa: int) -> int:
+    """MMIO: to user space."""
+    if not esr & e.DABT_ISV:
+        return _io_abort_without_syndrome(vcpu, esr, ipa)
+    sas = esr >> e.DABT_SAS_SHIFT & 3
+    mmio = vcpu.run_mmio
+    mmio.phys_addr = ipa
+    mmio.len = 1 << sas
+    if esr & e.DABT_WNR:
+        rt = esr >> e.DABT_SRT_SHIFT & 31
+        value = vcpu.x[rt] if rt != 31 else 0
+        # Only `len` bytes: the others keep what they held.
+        vcpu.run_data[sas].value = value
+        mmio.is_write = 1
+        if vcpu.trace.kvm_mmio is not None:
+            vcpu.trace.kvm_mmio(vcpu.vcpu_id, "write", 1 << sas, ipa, value & _MASK[sas])
+    else:
+        mmio.is_write = 0
+        if vcpu.trace.kvm_mmio is not None:
+            vcpu.trace.kvm_mmio(vcpu.vcpu_id, "unsatisfied-read", 1 << sas, ipa, 0)
+    vcpu.run_struct.exit_reason = KVM_EXIT_MMIO
+    vcpu.mmio_needed = True
+    vcpu.stat.mmio_exit_user += 1
+    return 0
+
+
+def _io_abort_without_syndrome(vcpu: Vcpu, esr: int, ipa: int) -> int:
+    """LDP, write-back and SIMD accesses: KVM does not decode instructions."""
+    if vcpu.trace.kvm_mmio_nisv is not None:
+        state = vcpu.state
+        vcpu.trace.kvm_mmio_nisv(vcpu.vcpu_id, state.pc, esr, state.far_el2, ipa)
+    if not vcpu.vm.nisv_to_user:
+        return -errno.ENOSYS
+    run = vcpu.run_struct
+    run.exit_reason = KVM_EXIT_ARM_NISV
+    run.arm_nisv.esr_iss = esr & (e.DABT_CM | e.DABT_WNR | e.FSC_MASK)
+    run.arm_nisv.fault_ipa = ipa
+    return 0
+
+
+def kvm_handle_mmio_return(vcpu: Vcpu) -> None:
+    """Complete the access that the last exit reported: write Rt, step over the instruction."""
+    vcpu.mmio_needed = False
+    esr = vcpu.esr
+    if not esr & e.DABT_WNR:
+        sas = esr >> e.DABT_SAS_SHIFT & 3
+        value: int = vcpu.run_data[sas].value
+        if vcpu.trace.kvm_mmio is not None:
+            vcpu.trace.kvm_mmio(vcpu.vcpu_id, "read", 1 << sas, vcpu.run_mmio.phys_addr, value)
+        if esr & e.DABT_SSE and sas != 3:
+            sign = 1 << (8 << sas) - 1
+            value = (value ^ sign) - sign
+        value &= M64 if esr & e.DABT_SF else 0xFFFF_FFFF
+        rt = esr >> e.DABT_SRT_SHIFT & 31
+        if rt != 31:
+            vcpu.x[rt] = value
+    vcpu.state.pc += 4

@@ -1,0 +1,236 @@
+"""KVM_GET_ONE_REG, KVM_SET_ONE_REG and KVM_GET_REG_LIST, after arch/arm64/kvm/guest.c.
+
+Core registers are offsets into struct kvm_regs; timers, firmware and system registers have groups
+of their own. Left out: the demux group (cache sizes), SVE.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from armkvm.abi import regs as r
+from armkvm.abi.kvm import KVM_ARM_VCPU_PSCI_0_2
+from armkvm.abi.psci import KVM_ARM_PSCI_0_1, KVM_ARM_PSCI_0_2, KVM_ARM_PSCI_1_0, KVM_ARM_PSCI_1_1
+from armkvm.abi.structs import KvmRegs, UserFpsimdState, UserPtRegs
+from armkvm.host.cpu import NS_PER_TICK_SHIFT
+from armkvm.isa.sysreg import BY_ENCODING, STORED
+from armkvm.kvm import arch_timer as at
+from armkvm.kvm.file import fail
+from armkvm.kvm.kvm_host import M64
+from armkvm.kvm.sys_regs import Encoding, sys_reg_descs
+
+if TYPE_CHECKING:
+    from armkvm.kvm.vcpu import Vcpu
+
+_CORE_END = 864
+_SP, _PC, _PSTATE = (UserPtRegs.sp.offset, UserPtRegs.pc.offset, UserPtRegs.pstate.offset)
+_SP_EL1, _ELR_EL1, _SPSR = KvmRegs.sp_el1.offset, KvmRegs.elr_el1.offset, KvmRegs.spsr.offset
+_FP = KvmRegs.fp_regs.offset
+_FPSR, _FPCR = _FP + UserFpsimdState.fpsr.offset, _FP + UserFpsimdState.fpcr.offset
+
+MODES = (0b0000, 0b0100, 0b0101)  # EL0t, EL1t, EL1h
+
+# Registers that the engine runs natively and that live in struct kvm_regs, not in the system group.
+_IN_CORE = frozenset(("SPSR_EL1", "ELR_EL1"))
+# Host properties: the demux group has the cache sizes.
+_HIDDEN = frozenset(("CCSIDR_EL1",))
+
+
+def size_of(reg_id: int) -> int:
+    """Bytes of a register's value."""
+    return r.reg_size(reg_id)
+
+
+def get_reg(vcpu: Vcpu, reg_id: int) -> int:
+    """kvm_arm_get_reg(). ENOENT, EINVAL."""
+    return _access(vcpu, reg_id, None)
+
+
+def set_reg(vcpu: Vcpu, reg_id: int, value: int) -> None:
+    """kvm_arm_set_reg(). ENOENT, EINVAL, EBUSY."""
+    _access(vcpu, reg_id, value & (1 << 8 * size_of(reg_id)) - 1)
+
+
+def _access(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
+    if (reg_id & ~r.KVM_REG_SIZE_MASK) >> 32 != r.KVM_REG_ARM64 >> 32:
+        fail(errno.EINVAL)
+    match reg_id & r.KVM_REG_ARM_COPROC_MASK:
+        case r.KVM_REG_ARM_CORE:
+            return _core(vcpu, reg_id, value)
+        case r.KVM_REG_ARM_FW | r.KVM_REG_ARM_FW_FEAT_BMAP:
+            return _firmware(vcpu, reg_id, value)
+    if reg_id in _TIMER_REGS:
+        return _timer(vcpu, reg_id, value)
+    return _system(vcpu, reg_id, value)
+
+
+# core registers
+
+
+def _core_size(offset: int) -> int:
+    """Size of the core register at an offset, 0 if none begins there."""
+    if offset < _FP - 8:
+        return 8 if offset % 8 == 0 else 0
+    if _FP <= offset < _FPSR:
+        return 16 if (offset - _FP) % 16 == 0 else 0
+    return 4 if offset in (_FPSR, _FPCR) else 0
+
+
+def _core(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
+    offset = (reg_id & 0xFFFF) * 4
+    size = size_of(reg_id)
+    if offset >= _CORE_END or offset + size >= _CORE_END:
+        fail(errno.ENOENT)
+    if _core_size(offset) != size:
+        fail(errno.EINVAL)
+    cpu, state = vcpu.cpu, vcpu.state
+    if offset < _SP:
+        if value is not None:
+            vcpu.x[offset // 8] = value
+        return int(vcpu.x[offset // 8])
+    if _FP <= offset < _FPSR:
+        n = (offset - _FP) // 16
+        if value is not None:
+            cpu.set_v(n, value)
+        return cpu.get_v(n)
+    if offset == _PSTATE and value is not None and value & 0x1F not in MODES:
+        fail(errno.EINVAL)
+    if offset > _SPSR and offset < _FP:
+        mode = (offset - _SPSR) // 8
+        if value is not None:
+            vcpu.core_spsr[mode] = value
+        return vcpu.core_spsr[mode]
+    owner, name = {
+        _SP: (cpu, "sp_el0"),
+        _PC: (state, "pc"),
+        _PSTATE: (cpu, "pstate"),
+        _SP_EL1: (cpu, "sp_el1"),
+        _ELR_EL1: (state, "elr_el1"),
+        _SPSR: (state, "spsr_el1"),
+        _FPSR: (cpu, "fpsr"),
+        _FPCR: (state, "fpcr"),
+    }[offset]
+    if value is not None:
+        setattr(owner, name, value)
+    return int(getattr(owner, name))
+
+
+# timers
+
+_TIMER_REGS = {
+    r.KVM_REG_ARM_TIMER_CTL: (0, at.TIMER_REG_CTL),
+    r.KVM_REG_ARM_TIMER_CVAL: (0, at.TIMER_REG_CVAL),
+    r.KVM_REG_ARM_TIMER_CNT: (0, at.TIMER_REG_CNT),
+    r.KVM_REG_ARM_PTIMER_CTL: (1, at.TIMER_REG_CTL),
+    r.KVM_REG_ARM_PTIMER_CVAL: (1, at.TIMER_REG_CVAL),
+    r.KVM_REG_ARM_PTIMER_CNT: (1, at.TIMER_REG_CNT),
+}
+
+
+def _timer(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
+    """kvm_arm_timer_get_reg() and set_reg(). Setting a counter moves it for the whole VM."""
+    which, register = _TIMER_REGS[reg_id]
+    ctx = vcpu.arch_timer.timers[which]
+    if value is None:
+        return ctx.read(register)
+    if register == at.TIMER_REG_CNT:
+        if not vcpu.vm.counter_offset_set:
+            ctx.offset.value = (vcpu.now() >> NS_PER_TICK_SHIFT) - value & M64
+    else:
+        ctx.write(register, value)
+    return value
+
+
+# firmware
+
+_FIRMWARE = {
+    r.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_1: 2,  # not required
+    r.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_2: 3,  # unaffected
+    r.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_3: 2,
+    r.KVM_REG_ARM_STD_BMAP: 0,
+    r.KVM_REG_ARM_STD_HYP_BMAP: 0,
+    r.KVM_REG_ARM_VENDOR_HYP_BMAP: 1,  # KVM's identity
+}
+
+
+def _firmware(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
+    """kvm_arm_get_fw_reg() and set_fw_reg()."""
+    if reg_id == r.KVM_REG_ARM_PSCI_VERSION:
+        if value is not None:
+            wants_0_2 = bool(vcpu.features & 1 << KVM_ARM_VCPU_PSCI_0_2)
+            allowed = (
+                (KVM_ARM_PSCI_0_2, KVM_ARM_PSCI_1_0, KVM_ARM_PSCI_1_1)
+                if wants_0_2
+                else (KVM_ARM_PSCI_0_1,)
+            )
+            if value not in allowed:
+                fail(errno.EINVAL)
+            vcpu.psci_version = value
+        return vcpu.psci_version
+    fixed = _FIRMWARE.get(reg_id)
+    if fixed is None:
+        fail(errno.ENOENT)
+    if value is not None and value != fixed:
+        fail(errno.EBUSY if vcpu.vm.has_run else errno.EINVAL)
+    return fixed
+
+
+# system registers
+
+
+def _encoding(reg_id: int) -> Encoding:
+    index = reg_id & 0xFFFF
+    return index >> 14, index >> 11 & 7, index >> 7 & 15, index >> 3 & 15, index & 7
+
+
+def _system(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
+    """kvm_arm_sys_reg_get_reg() and set_reg()."""
+    if (
+        reg_id & r.KVM_REG_ARM_COPROC_MASK != r.KVM_REG_ARM64_SYSREG
+        or reg_id & r.KVM_REG_SIZE_MASK != r.KVM_REG_SIZE_U64
+    ):
+        fail(errno.ENOENT)
+    enc = _encoding(reg_id)
+    native = BY_ENCODING.get(enc)
+    if native is None or native.kind == "special":
+        if enc not in _EMULATED:
+            fail(errno.ENOENT)
+        if value is not None:
+            vcpu.sys_regs[_EMULATED[enc]] = value
+        return vcpu.sys_regs.get(_EMULATED[enc], 0)
+    if native.name in _IN_CORE or native.name in _HIDDEN:
+        fail(errno.ENOENT)
+    if value is None:
+        return vcpu.cpu.get_sysreg(*enc)
+    if native.kind == "id" and native.name != "MPIDR_EL1":
+        # What a vCPU is can be read and written back, not changed.
+        if value != vcpu.cpu.get_sysreg(*enc):
+            fail(errno.EBUSY if vcpu.vm.has_run else errno.EINVAL)
+        return value
+    if native.name == "MPIDR_EL1":
+        vcpu.state.mpidr_el1 = value
+    else:
+        vcpu.cpu.set_sysreg(*enc, value)
+    return value
+
+
+_EMULATED = {
+    enc: name
+    for enc, (name, _access) in sys_reg_descs.items()
+    if name.startswith(("DBGB", "DBGW", "OSLSR", "DBGVCR")) and enc not in BY_ENCODING
+}
+
+
+def reg_list(vcpu: Vcpu) -> list[int]:
+    """kvm_arm_copy_reg_indices(): core, firmware, timer and system registers, in this order."""
+    ids = [r.core_x(n) for n in range(31)]
+    ids += [r.CORE_SP, r.CORE_PC, r.CORE_PSTATE, r.CORE_SP_EL1, r.CORE_ELR_EL1]
+    ids += [r.core_reg(_SPSR + 8 * i) for i in range(5)]
+    ids += [r.core_reg(_FP + 16 * i, r.KVM_REG_SIZE_U128) for i in range(32)]
+    ids += [r.core_reg(_FPSR, r.KVM_REG_SIZE_U32), r.core_reg(_FPCR, r.KVM_REG_SIZE_U32)]
+    ids += [r.KVM_REG_ARM_PSCI_VERSION, *_FIRMWARE]
+    ids += list(_TIMER_REGS)
+    native = [reg.enc for reg in STORED if reg.name not in _IN_CORE and reg.name not in _HIDDEN]
+    ids += [r.sys_reg(*enc) for enc in sorted([*native, *_EMULATED])]
+    return ids

@@ -1,0 +1,93 @@
+"""KVM_ARM_VCPU_INIT, reset and the first run: arch/arm64/kvm/reset.c and parts of arm.c."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from armkvm.abi import kvm as k
+from armkvm.abi.psci import KVM_ARM_PSCI_0_1, KVM_ARM_PSCI_LATEST
+from armkvm.kvm import sys_regs
+from armkvm.kvm.file import fail
+
+if TYPE_CHECKING:
+    from armkvm.kvm.vcpu import Vcpu
+
+VCPU_RESET_PSTATE_EL1 = 0x3C5  # EL1h, D A I F masked
+
+SUPPORTED_FEATURES = 1 << k.KVM_ARM_VCPU_PSCI_0_2
+
+
+def vcpu_init(vcpu: Vcpu, target: int, features: int) -> None:
+    """kvm_arch_vcpu_ioctl_vcpu_init(). EINVAL, ENOENT."""
+    # Starting powered off is a matter of this call, not of the vCPU's features.
+    power_off = bool(features & 1 << k.KVM_ARM_VCPU_POWER_OFF)
+    features &= ~(1 << k.KVM_ARM_VCPU_POWER_OFF)
+    if target != k.KVM_ARM_TARGET_GENERIC_V8:
+        fail(errno.EINVAL)
+    if features >> k.KVM_VCPU_MAX_FEATURES:
+        fail(errno.ENOENT)
+    if features & ~SUPPORTED_FEATURES:
+        fail(errno.EINVAL)
+    with vcpu.vm.config_lock:
+        if vcpu.vm.features not in (None, features):
+            fail(errno.EINVAL)  # all vCPUs of a VM have the same
+        vcpu.vm.features = features
+    if not vcpu.initialized:
+        vcpu.features = features
+        vcpu.initialized = True
+        psci = features & 1 << k.KVM_ARM_VCPU_PSCI_0_2
+        vcpu.psci_version = KVM_ARM_PSCI_LATEST if psci else KVM_ARM_PSCI_0_1
+    kvm_reset_vcpu(vcpu)
+    if vcpu.has_run_once:
+        # A VM that starts over: what it executes next may have been loaded anew.
+        vcpu.vm.memslots.written()
+    else:
+        # Only before the first run: afterwards the lines stay as KVM_IRQ_LINE has driven them.
+        with vcpu.wait:
+            vcpu.hcr = 0
+    if power_off:
+        vcpu.power_off()
+    else:
+        vcpu.mp_state = k.KVM_MP_STATE_RUNNABLE
+
+
+def kvm_reset_vcpu(vcpu: Vcpu) -> None:
+    """Registers as after power-up; for PSCI CPU_ON with the caller's entry point and argument."""
+    loaded = vcpu.pcpu
+    if loaded is not None:
+        vcpu.arch_timer.put(loaded)
+    cpu, state = vcpu.cpu, vcpu.state
+    for i in range(31):
+        vcpu.x[i] = 0
+    for i in range(32):
+        cpu.set_v(i, 0)
+    state.fpcr = 0
+    cpu.fpsr = 0
+    cpu.sp_el0 = cpu.sp_el1 = 0
+    state.elr_el1 = state.spsr_el1 = 0
+    vcpu.core_spsr = [0] * 5
+    state.pc = 0
+    cpu.pstate = VCPU_RESET_PSTATE_EL1
+    vcpu.mmio_needed = False
+    sys_regs.reset(vcpu)
+    if vcpu.reset_state is not None:
+        state.pc, vcpu.x[0] = vcpu.reset_state
+        vcpu.reset_state = None
+    vcpu.arch_timer.reset()
+    if loaded is not None:
+        vcpu.arch_timer.load(loaded)
+
+
+def kvm_arch_vcpu_run_pid_change(vcpu: Vcpu) -> int:
+    """First run, or first from this thread. A run that fails here, with a negative errno,
+    does not count as one."""
+    if not vcpu.initialized:
+        return -errno.ENOEXEC
+    if vcpu.ran_once:
+        return 0
+    ret = vcpu.arch_timer.enable()
+    if ret:
+        return ret
+    vcpu.ran_once = True
+    return 0

@@ -1,0 +1,56 @@
+"""Counters of one vCPU, after struct kvm_vcpu_stat of arm64 and with exits by class and reason.
+
+Plain integers that only the vCPU's own thread writes. `exits` counts returns from guest code;
+`returns` counts returns of KVM_RUN.
+"""
+
+from __future__ import annotations
+
+from armkvm.abi.kvm import EXIT_NAMES
+from armkvm.kvm.esr import EC_NAMES
+
+
+class VcpuStat:
+    """The counters."""
+
+    __slots__ = (
+        "_ec", "_reason", "exits", "hvc_exit_stat", "irq_exits", "limit_exits", "mmio_exit_kernel",
+        "mmio_exit_user", "notifications", "returns", "signal_exits", "wfe_exit_stat",
+        "wfi_exit_stat",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.exits = 0  # returns from guest code
+        self.irq_exits = 0  # of these, for a host interrupt or a kick
+        self.limit_exits = 0  # of these, at the instruction limit
+        self.hvc_exit_stat = 0
+        self.wfe_exit_stat = 0
+        self.wfi_exit_stat = 0
+        self.mmio_exit_user = 0
+        self.mmio_exit_kernel = 0
+        self.signal_exits = 0  # KVM_RUN ended by a signal
+        self.notifications = 0  # KVM_RUN ended because a level changed
+        self.returns = 0
+        self._ec = [0] * 64
+        self._reason: dict[int, int] = {}
+
+    @property
+    def ec(self) -> list[int]:
+        """Traps by exception class."""
+        return self._ec
+
+    def count_return(self, reason: int) -> None:
+        """KVM_RUN returns with this exit reason."""
+        self.returns += 1
+        self._reason[reason] = self._reason.get(reason, 0) + 1
+
+    def as_dict(self) -> dict[str, int | dict[str, int]]:
+        """All counters by name, for --stats."""
+        plain: dict[str, int | dict[str, int]] = {
+            name: getattr(self, name) for name in self.__slots__ if not name.startswith("_")
+        }
+        plain["traps"] = {EC_NAMES.get(ec, f"EC_{ec:#x}"): n for ec, n in enumerate(self._ec) if n}
+        plain["exit_reasons"] = {
+            EXIT_NAMES.get(reason, f"#{reason}"): n for reason, n in sorted(self._reason.items())
+        }
+        return plain

@@ -1,0 +1,201 @@
+"""System registers that KVM emulates when an access to them traps, after sys_regs.c.
+
+The engine runs most registers natively; an encoding that it does not know traps, and so do the
+physical timer's registers where it is emulated. A register that is not in the table does not
+exist: the guest gets UNDEFINED. Without a vgic that is so for the whole of ICC_*, without the PMU
+feature for the PMU's registers.
+
+Debug registers keep what is written and do nothing: there is no self-hosted debug by breakpoint
+registers. Left out: AArch32 views, LORegions, statistical profiling, trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from armkvm.kvm import arch_timer as at
+from armkvm.kvm import esr as e
+from armkvm.kvm.inject_fault import kvm_inject_undefined
+
+if TYPE_CHECKING:
+    from armkvm.kvm.vcpu import Vcpu
+
+Encoding = tuple[int, int, int, int, int]
+# Reads return the value, writes (value given) return None; UNDEFINED is signalled by `Undefined`.
+Access = Callable[["Vcpu", int | None], int | None]
+
+# Registers that reset leaves UNKNOWN hold this, as in KVM: it shows up when a guest relies on them.
+RESET_UNKNOWN = 0x1DE7_EC7E_DBAD_C0DE
+SCTLR_EL1_RESET = 0x00C5_0078
+MPIDR_RES1 = 1 << 31
+
+# How long the hypervisor takes to emulate one register access. Guest time must pass in a loop that
+# reads a trapped counter, and on hardware it does.
+TRAP_NS = 500
+
+OSLSR_OSLM = 1 << 3
+OSLSR_OSLK = 1 << 1
+
+
+class Undefined(Exception):
+    """The access is UNDEFINED."""
+
+
+def raz_wi(_vcpu: Vcpu, value: int | None) -> int | None:
+    """Reads as zero, writes are ignored."""
+    return 0 if value is None else None
+
+
+def write_only_ignored(_vcpu: Vcpu, value: int | None) -> int | None:
+    """A maintenance operation that has nothing to do."""
+    if value is None:
+        raise Undefined
+    return None
+
+
+def _stored(name: str) -> Access:
+    def access(vcpu: Vcpu, value: int | None) -> int | None:
+        if value is None:
+            return vcpu.sys_regs.get(name, 0)
+        vcpu.sys_regs[name] = value
+        return None
+
+    return access
+
+
+def _oslar(vcpu: Vcpu, value: int | None) -> int | None:
+    if value is None:
+        raise Undefined
+    status = vcpu.sys_regs.get("OSLSR_EL1", OSLSR_OSLM) & ~OSLSR_OSLK
+    vcpu.sys_regs["OSLSR_EL1"] = status | (OSLSR_OSLK if value & 1 else 0)
+    return None
+
+
+def _oslsr(vcpu: Vcpu, value: int | None) -> int | None:
+    if value is not None:
+        raise Undefined
+    return vcpu.sys_regs.get("OSLSR_EL1", OSLSR_OSLM)
+
+
+def _arch_timer(register: int) -> Access:
+    def access(vcpu: Vcpu, value: int | None) -> int | None:
+        timer = vcpu.arch_timer
+        if value is None:
+            return timer.read_sysreg(timer.ptimer, register)
+        if register == at.TIMER_REG_CNT:
+            raise Undefined
+        timer.write_sysreg(timer.ptimer, register, value)
+        return None
+
+    return access
+
+
+def _icc_sre(vcpu: Vcpu, value: int | None) -> int | None:
+    """On a GICv3 host the register cannot be hidden: system registers are on, and stay so (B11)."""
+    if vcpu.vm.host.kind.gic != "gicv3":
+        raise Undefined
+    return 7 if value is None else None
+
+
+def _sys_reg_descs() -> dict[Encoding, tuple[str, Access]]:
+    table: dict[Encoding, tuple[str, Access]] = {}
+    for n in range(16):
+        for op2, name in ((4, "DBGBVR"), (5, "DBGBCR"), (6, "DBGWVR"), (7, "DBGWCR")):
+            table[2, 0, 0, n, op2] = f"{name}{n}_EL1", _stored(f"{name}{n}_EL1")
+    for enc, name in (
+        ((2, 0, 0, 2, 0), "MDCCINT_EL1"), ((2, 0, 0, 0, 2), "OSDTRRX_EL1"),
+        ((2, 0, 0, 3, 2), "OSDTRTX_EL1"), ((2, 0, 0, 6, 2), "OSECCR_EL1"),
+        ((2, 0, 1, 0, 0), "MDRAR_EL1"), ((2, 0, 1, 3, 4), "OSDLR_EL1"),
+        ((2, 0, 1, 4, 4), "DBGPRCR_EL1"), ((2, 0, 7, 8, 6), "DBGCLAIMSET_EL1"),
+        ((2, 0, 7, 9, 6), "DBGCLAIMCLR_EL1"), ((2, 0, 7, 14, 6), "DBGAUTHSTATUS_EL1"),
+        ((2, 3, 0, 1, 0), "MDCCSR_EL0"), ((2, 3, 0, 4, 0), "DBGDTR_EL0"),
+        ((2, 3, 0, 5, 0), "DBGDTRTX_EL0"),
+    ):  # fmt: skip
+        table[enc] = name, raz_wi
+    table[2, 0, 0, 2, 2] = "MDSCR_EL1", _stored("MDSCR_EL1")
+    table[2, 0, 1, 0, 4] = "OSLAR_EL1", _oslar
+    table[2, 0, 1, 1, 4] = "OSLSR_EL1", _oslsr
+    table[2, 4, 0, 7, 0] = "DBGVCR32_EL2", _stored("DBGVCR32_EL2")
+    for crm in (6, 10, 14):
+        table[1, 0, 7, crm, 2] = f"DC_SW_C{crm}", write_only_ignored
+    for enc, name, register in (
+        ((3, 3, 14, 0, 1), "CNTPCT_EL0", at.TIMER_REG_CNT),
+        ((3, 3, 14, 2, 0), "CNTP_TVAL_EL0", at.TIMER_REG_TVAL),
+        ((3, 3, 14, 2, 1), "CNTP_CTL_EL0", at.TIMER_REG_CTL),
+        ((3, 3, 14, 2, 2), "CNTP_CVAL_EL0", at.TIMER_REG_CVAL),
+    ):
+        table[enc] = name, _arch_timer(register)
+    table[3, 0, 12, 12, 5] = "ICC_SRE_EL1", _icc_sre
+    return table
+
+
+sys_reg_descs = _sys_reg_descs()
+
+_BY_KEY = {e.sys64_key(*enc): access for enc, (_name, access) in sys_reg_descs.items()}
+
+
+def kvm_handle_sys_reg(vcpu: Vcpu, esr: int) -> int:
+    """A trapped MSR or MRS: emulate it and step over it, or inject UNDEFINED."""
+    iss = esr & e.ISS_MASK
+    is_read = iss & e.SYS64_READ
+    if vcpu.trace.sys_access is not None:
+        encoding = e.sys64_encoding(iss)
+        vcpu.trace.sys_access(vcpu.vcpu_id, vcpu.state.pc, encoding, not is_read)
+    pcpu = vcpu.pcpu
+    assert pcpu is not None
+    pcpu.clock.advance(pcpu, TRAP_NS)
+    access = _BY_KEY.get(iss & e.SYS64_REG_MASK)
+    rt = iss >> 5 & 31
+    try:
+        if access is None:
+            raise Undefined
+        if is_read:
+            value = access(vcpu, None)
+            if rt != 31 and value is not None:
+                vcpu.x[rt] = value
+        else:
+            access(vcpu, vcpu.x[rt] if rt != 31 else 0)
+    except Undefined:
+        kvm_inject_undefined(vcpu)
+        return 1
+    vcpu.state.pc += 4
+    return 1
+
+
+def reset(vcpu: Vcpu) -> None:
+    """kvm_reset_sys_regs()."""
+    state = vcpu.state
+    for name in (
+        "actlr_el1", "cpacr_el1", "tcr_el1", "vbar_el1", "contextidr_el1", "cntkctl_el1",
+        "csselr_el1", "mdscr_el1", "amair_el1",
+    ):  # fmt: skip
+        _set(vcpu, name, 0)
+    for name in (
+        "ttbr0_el1", "ttbr1_el1", "afsr0_el1", "afsr1_el1", "esr_el1", "far_el1", "par_el1",
+        "mair_el1", "tpidr_el1", "tpidr_el0", "tpidrro_el0",
+    ):  # fmt: skip
+        _set(vcpu, name, RESET_UNKNOWN)
+    _set(vcpu, "sctlr_el1", SCTLR_EL1_RESET)
+    n = vcpu.vcpu_id
+    state.mpidr_el1 = MPIDR_RES1 | n & 0xF | (n >> 4 & 0xFF) << 8 | (n >> 12 & 0xFF) << 16
+    vcpu.sys_regs.clear()
+    vcpu.sys_regs["OSLSR_EL1"] = OSLSR_OSLM
+
+
+def _set(vcpu: Vcpu, name: str, value: int) -> None:
+    """Set one of the engine's registers with the effects that a write to it has."""
+    enc = ENGINE_ENCODINGS.get(name)
+    if enc is None:
+        setattr(vcpu.state, name, value)
+    else:
+        vcpu.cpu.set_sysreg(*enc, value)
+
+
+def _engine_encodings() -> dict[str, Encoding]:
+    from armkvm.isa.sysreg import STORED
+
+    return {r.field: r.enc for r in STORED}
+
+
+ENGINE_ENCODINGS = _engine_encodings()

@@ -1,0 +1,99 @@
+"""/dev/kvm: the system ioctls, after virt/kvm/kvm_main.c (kvm_dev_ioctl)."""
+
+from __future__ import annotations
+
+import errno
+from typing import ClassVar
+
+from armkvm.abi import ioctl as nr
+from armkvm.abi.kvm import KVM_API_VERSION, KVM_VCPU_MMAP_SIZE, KVM_VM_TYPE_ARM_IPA_SIZE_MASK
+from armkvm.host.clock import Clock, make_clock
+from armkvm.host.cpu import Backend, EngineBackend
+from armkvm.host.host import Host
+from armkvm.host.sched import Scheduler
+from armkvm.kvm.capabilities import check_extension
+from armkvm.kvm.file import Call, File, Handler, fail
+from armkvm.kvm.trace import Trace
+from armkvm.kvm.vm import Vm
+
+DEFAULT_IPA_BITS = 40
+MIN_IPA_BITS = 32
+
+
+class System(File):
+    """/dev/kvm of one host.
+
+    `host_kind` is a name in host.host.KINDS; `clock` a Clock or the name of a mode; `backend`
+    supplies guest CPUs (default: the engine, loaded when the first VM is made).
+    """
+
+    def __init__(
+        self,
+        host_kind: str = "nvhe-gicv2",
+        clock: Clock | str = "virtual",
+        *,
+        backend: Backend | None = None,
+        sched: Scheduler | None = None,
+    ) -> None:
+        super().__init__()
+        self.clock = make_clock(clock) if isinstance(clock, str) else clock
+        self.host = Host(host_kind, self.clock, sched)
+        self.trace = Trace()
+        self._backend = backend
+
+    @property
+    def backend(self) -> Backend:
+        """Where guest CPUs come from."""
+        if self._backend is None:
+            self._backend = EngineBackend()
+        return self._backend
+
+    def get_api_version(self) -> int:
+        """KVM_GET_API_VERSION: 12."""
+        return KVM_API_VERSION
+
+    def get_vcpu_mmap_size(self) -> int:
+        """KVM_GET_VCPU_MMAP_SIZE in bytes."""
+        return KVM_VCPU_MMAP_SIZE
+
+    def check_extension(self, cap: int) -> int:
+        """KVM_CHECK_EXTENSION; 0 for what is unknown."""
+        return check_extension(self.host.kind, cap)
+
+    def create_vm(self, machine_type: int = 0) -> Vm:
+        """KVM_CREATE_VM. `machine_type` holds the IPA size in bits, 0 for 40. EINVAL."""
+        if machine_type & ~KVM_VM_TYPE_ARM_IPA_SIZE_MASK:
+            fail(errno.EINVAL)
+        limit = self.host.kind.ipa_limit
+        bits = machine_type or DEFAULT_IPA_BITS
+        if not MIN_IPA_BITS <= bits <= limit:
+            fail(errno.EINVAL)
+        return Vm(self, bits)
+
+    def _create_vm(self, call: Call) -> int:
+        vm = self.create_vm(call.arg)
+        try:
+            return call.ctx.install(vm)
+        except OSError:
+            vm.close()
+            raise
+
+    def _check_extension(self, call: Call) -> int:
+        return self.check_extension(call.arg)
+
+    def _get_api_version(self, call: Call) -> int:
+        if call.arg:
+            fail(errno.EINVAL)
+        return self.get_api_version()
+
+    def _get_vcpu_mmap_size(self, call: Call) -> int:
+        if call.arg:
+            fail(errno.EINVAL)
+        return self.get_vcpu_mmap_size()
+
+    IOCTLS: ClassVar[dict[int, Handler]] = {
+        nr.KVM_GET_API_VERSION: _get_api_version,
+        nr.KVM_CREATE_VM: _create_vm,
+        nr.KVM_CHECK_EXTENSION: _check_extension,
+        nr.KVM_GET_VCPU_MMAP_SIZE: _get_vcpu_mmap_size,
+    }

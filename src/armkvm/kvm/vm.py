@@ -1,0 +1,376 @@
+"""A virtual machine: the VM ioctls, after virt/kvm/kvm_main.c and arch/arm64/kvm/arm.c.
+
+Locks, outer first: a vCPU's mutex, `lock` (kvm->lock), `slots_lock`, `config_lock`. KVM_IRQ_LINE
+takes none of them, so it works while vCPUs run. Left out: irqfd, ioeventfd and MSI delivery, the
+dirty log, coalesced MMIO, the SMCCC filter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar
+
+from armkvm.abi import ioctl as nr
+from armkvm.abi import structs as st
+from armkvm.abi.caps import Cap
+from armkvm.abi.kvm import (
+    KVM_ARM_DEVICE_ID_SHIFT,
+    KVM_ARM_TARGET_GENERIC_V8,
+    KVM_CREATE_DEVICE_TEST,
+    KVM_DEV_TYPE_ARM_VGIC_V2,
+    KVM_MAX_IRQ_ROUTES,
+)
+from armkvm.kvm import vgic
+from armkvm.kvm.arch_timer import Offset
+from armkvm.kvm.file import Call, File, Handler, Writable, fail
+from armkvm.kvm.irq_line import irq_line
+from armkvm.kvm.kvm_host import REQ_SLEEP, REQ_VM_DEAD
+from armkvm.kvm.memslots import MemSlots, segments_of
+from armkvm.kvm.vcpu import Vcpu
+
+if TYPE_CHECKING:
+    from armkvm.kvm.system import System
+
+
+class Vm(File):
+    """One virtual machine. It lives until its file and those of all its vCPUs are closed."""
+
+    def __init__(self, system: System, ipa_bits: int) -> None:
+        super().__init__()
+        self.system = system
+        self.host = system.host
+        self.clock = system.clock
+        self.trace = system.trace
+        self.lock = threading.Lock()
+        self.slots_lock = threading.Lock()
+        self.config_lock = threading.Lock()
+        self.stage2 = system.backend.stage2()
+        self.memslots = MemSlots(self.stage2, ipa_bits)
+        self.vcpus: list[Vcpu] = []
+        self.created_vcpus = 0
+        self.max_vcpus = self.host.kind.max_vcpus
+        self.features: int | None = None  # of all vCPUs, once the first is initialised
+        self.irqchip_in_kernel = False
+        self.vm_dead = False
+        # struct arch_timer_vm_data
+        self.voffset = Offset()
+        self.poffset = Offset()
+        self.counter_offset_set = False
+        # KVM_ENABLE_CAP
+        self.nisv_to_user = False
+        self.system_suspend = False
+        self._references = 1
+
+    @property
+    def userspace_irqchip(self) -> bool:
+        """The interrupt controller is user space's."""
+        return not self.irqchip_in_kernel
+
+    @property
+    def has_run(self) -> bool:
+        """kvm_vm_has_ran_once()."""
+        return any(vcpu.ran_once for vcpu in self.vcpus)
+
+    # vCPUs
+
+    def create_vcpu(self, vcpu_id: int, run_pages: Writable | None = None) -> Vcpu:
+        """KVM_CREATE_VCPU. `run_pages` is a buffer of 8192 bytes for kvm_run, allocated if absent.
+
+        EINVAL: id or number of vCPUs beyond the maximum. EEXIST: the id is taken.
+        """
+        if self.closed:
+            fail(errno.EBADF)
+        if not 0 <= vcpu_id < self.max_vcpus:
+            fail(errno.EINVAL)
+        with self.lock:
+            if self.vm_dead:
+                fail(errno.EIO)
+            if self.created_vcpus >= self.max_vcpus:
+                fail(errno.EINVAL)
+            if self.find_vcpu(vcpu_id) is not None:
+                fail(errno.EEXIST)
+            vcpu = Vcpu(self, vcpu_id, run_pages)
+            self.created_vcpus += 1
+            self._references += 1
+            self.vcpus.append(vcpu)
+            return vcpu
+
+    def find_vcpu(self, vcpu_id: int) -> Vcpu | None:
+        """The vCPU with an id."""
+        for vcpu in self.vcpus:
+            if vcpu.vcpu_id == vcpu_id:
+                return vcpu
+        return None
+
+    def _create_vcpu(self, call: Call) -> int:
+        vcpu = self.create_vcpu(call.arg, call.ctx.vcpu_pages(8192))
+        return call.ctx.install(vcpu)
+
+    @contextmanager
+    def all_vcpus_locked(self) -> Iterator[None]:
+        """lock_all_vcpus(): EBUSY if any vCPU is inside an ioctl."""
+        taken: list[Vcpu] = []
+        try:
+            for vcpu in self.vcpus:
+                if not vcpu.mutex.acquire(blocking=False):
+                    fail(errno.EBUSY)
+                taken.append(vcpu)
+            yield
+        finally:
+            for vcpu in reversed(taken):
+                vcpu.mutex.release()
+
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        """kvm_arm_halt_guest() to kvm_arm_resume_guest(): no vCPU executes guest code meanwhile."""
+        for vcpu in self.vcpus:
+            vcpu.pause = True
+            vcpu.make_request(REQ_SLEEP)
+        for vcpu in self.vcpus:
+            vcpu.kick_out()
+        try:
+            yield
+        finally:
+            for vcpu in self.vcpus:
+                vcpu.pause = False
+                vcpu.wake_up()
+
+    def kill(self) -> None:
+        """kvm_vm_dead(): every later ioctl on it fails with EIO."""
+        self.vm_dead = True
+        for vcpu in self.vcpus:
+            vcpu.make_request(REQ_VM_DEAD)
+            vcpu.vcpu_kick()
+
+    # memory
+
+    def set_user_memory_region(
+        self,
+        slot: int,
+        guest_phys_addr: int,
+        memory_size: int,
+        memory: Writable | Sequence[tuple[int, Writable]] | None = None,
+        flags: int = 0,
+        *,
+        userspace_addr: int | None = None,
+    ) -> None:
+        """KVM_SET_USER_MEMORY_REGION. Size 0 deletes the slot.
+
+        `memory` is a writable, page-aligned buffer (mmap), or (offset, buffer) segments of whole
+        pages with holes between them. `userspace_addr` is the client's address of it, where that
+        matters. EINVAL, EEXIST (overlap), EFAULT (beyond the guest's address space).
+        """
+        self._alive()
+        segments = segments_of(memory, memory_size) if memory_size and memory is not None else ()
+        if userspace_addr is None:
+            userspace_addr = segments[0].host if segments else 0
+        with self.slots_lock, self.halted():
+            self.memslots.set_region(
+                slot, flags, guest_phys_addr, memory_size, userspace_addr, segments
+            )
+
+    def _set_user_memory_region(self, call: Call) -> int:
+        region = call.struct(st.KvmUserspaceMemoryRegion)
+        memory = None
+        if region.memory_size:
+            memory = call.ctx.share(region.userspace_addr, region.memory_size)
+        self.set_user_memory_region(
+            region.slot,
+            region.guest_phys_addr,
+            region.memory_size,
+            memory,
+            region.flags,
+            userspace_addr=region.userspace_addr,
+        )
+        return 0
+
+    def memory_written(self, guest_phys_addr: int, size: int) -> None:
+        """Not in KVM, whose hardware snoops: user space wrote guest memory that may hold code."""
+        self.stage2.written(guest_phys_addr, size)
+
+    # interrupts
+
+    def irq_line(self, irq: int, level: int) -> None:
+        """KVM_IRQ_LINE (api.rst 4.25), from any thread. EINVAL, ENXIO."""
+        self._alive()
+        irq_line(self, irq, bool(level))
+
+    def _irq_line(self, call: Call) -> int:
+        args = call.struct(st.KvmIrqLevel)
+        self.irq_line(args.irq, args.level)
+        return 0
+
+    def create_irqchip(self) -> None:
+        """KVM_CREATE_IRQCHIP: a vgic v2. ENXIO where the host has none."""
+        self._alive()
+        if not self.host.kind.vgic_types:
+            fail(errno.ENXIO)
+        with self.lock:
+            vgic.create(self, KVM_DEV_TYPE_ARM_VGIC_V2)
+
+    def create_device(self, kind: int, flags: int = 0) -> File | None:
+        """KVM_CREATE_DEVICE; None when only testing. ENODEV for a type the host cannot have."""
+        self._alive()
+        if kind not in self.host.kind.vgic_types:
+            fail(errno.ENODEV)
+        if flags & KVM_CREATE_DEVICE_TEST:
+            return None
+        with self.lock:
+            return vgic.create(self, kind)
+
+    def _create_device(self, call: Call) -> int:
+        args = call.struct(st.KvmCreateDevice)
+        device = self.create_device(args.type, args.flags)
+        if device is not None:
+            args.fd = call.ctx.install(device)
+        return 0
+
+    def arm_set_device_addr(self, device_id: int, addr: int) -> None:
+        """KVM_ARM_SET_DEVICE_ADDR, the old way to place a vgic v2. ENODEV without one."""
+        self._alive()
+        if device_id >> KVM_ARM_DEVICE_ID_SHIFT & 0xFFFF != 0 or not self.irqchip_in_kernel:
+            fail(errno.ENODEV)
+
+    def _arm_set_device_addr(self, call: Call) -> int:
+        args = call.struct(st.KvmArmDeviceAddr)
+        self.arm_set_device_addr(args.id, args.addr)
+        return 0
+
+    def signal_msi(self) -> None:
+        """KVM_SIGNAL_MSI: EINVAL, there is no ITS to take it."""
+        self._alive()
+        fail(errno.EINVAL)
+
+    def _signal_msi(self, call: Call) -> int:
+        call.struct(st.KvmMsi)
+        self.signal_msi()
+        return 0
+
+    def irqfd(self) -> None:
+        """KVM_IRQFD: EAGAIN as long as the kernel has no initialised interrupt controller."""
+        self._alive()
+        fail(errno.EAGAIN)
+
+    def _irqfd(self, call: Call) -> int:
+        args = call.struct(st.KvmIrqfd)
+        if args.flags & ~3:
+            fail(errno.EINVAL)
+        self.irqfd()
+        return 0
+
+    def set_gsi_routing(self, routes: Sequence[tuple[int, int, int]], flags: int = 0) -> None:
+        """KVM_SET_GSI_ROUTING: (gsi, type, flags) each. Nothing is routed without a vgic."""
+        self._alive()
+        if flags or len(routes) > KVM_MAX_IRQ_ROUTES:
+            fail(errno.EINVAL)
+        for gsi, kind, route_flags in routes:
+            if gsi >= KVM_MAX_IRQ_ROUTES or kind not in (1, 2) or (kind == 1 and route_flags):
+                fail(errno.EINVAL)
+
+    def _set_gsi_routing(self, call: Call) -> int:
+        head = call.struct(st.KvmIrqRouting)
+        if head.nr > KVM_MAX_IRQ_ROUTES:
+            fail(errno.EINVAL)
+        size = ctypes.sizeof(st.KvmIrqRoutingEntry)
+        raw = call.tail(ctypes.sizeof(head), size * head.nr)
+        entries = (st.KvmIrqRoutingEntry * head.nr).from_buffer_copy(raw) if head.nr else ()
+        self.set_gsi_routing([(e.gsi, e.type, e.flags) for e in entries], head.flags)
+        return 0
+
+    # the rest
+
+    def check_extension(self, cap: int) -> int:
+        """KVM_CHECK_EXTENSION on the VM."""
+        return self.system.check_extension(cap)
+
+    def _check_extension(self, call: Call) -> int:
+        return self.check_extension(call.arg)
+
+    def enable_cap(self, cap: int, flags: int = 0, args: Sequence[int] = ()) -> None:
+        """KVM_ENABLE_CAP on the VM. EINVAL for a capability that cannot be enabled."""
+        self._alive()
+        if flags:
+            fail(errno.EINVAL)
+        match cap:
+            case Cap.ARM_NISV_TO_USER:
+                self.nisv_to_user = True
+            case Cap.ARM_SYSTEM_SUSPEND:
+                self.system_suspend = True
+            case _:
+                fail(errno.EINVAL)
+
+    def _enable_cap(self, call: Call) -> int:
+        args = call.struct(st.KvmEnableCap)
+        self.enable_cap(args.cap, args.flags, list(args.args))
+        return 0
+
+    def arm_preferred_target(self) -> tuple[int, int]:
+        """KVM_ARM_PREFERRED_TARGET: (target, first word of features)."""
+        self._alive()
+        return KVM_ARM_TARGET_GENERIC_V8, 0
+
+    def _arm_preferred_target(self, call: Call) -> int:
+        init = call.struct(st.KvmVcpuInit)
+        ctypes.memset(ctypes.addressof(init), 0, ctypes.sizeof(init))
+        init.target, init.features[0] = self.arm_preferred_target()
+        return 0
+
+    def arm_set_counter_offset(self, counter_offset: int, reserved: int = 0) -> None:
+        """KVM_ARM_SET_COUNTER_OFFSET: ticks, for both counters. EINVAL, EBUSY (a vCPU is busy)."""
+        self._alive()
+        if reserved:
+            fail(errno.EINVAL)
+        with self.lock, self.all_vcpus_locked():
+            self.counter_offset_set = True
+            self.voffset.value = self.poffset.value = counter_offset
+
+    def _arm_set_counter_offset(self, call: Call) -> int:
+        args = call.struct(st.KvmArmCounterOffset)
+        self.arm_set_counter_offset(args.counter_offset, args.reserved)
+        return 0
+
+    # life
+
+    def _alive(self) -> None:
+        if self.closed:
+            fail(errno.EBADF)
+        if self.vm_dead:
+            fail(errno.EIO)
+
+    def release(self) -> None:
+        """The VM's file is closed; its vCPUs' files may still be open."""
+        self.put()
+
+    def put(self) -> None:
+        """Drop a reference; the last one destroys the VM."""
+        with self.lock:
+            self._references -= 1
+            if self._references:
+                return
+        for vcpu in self.vcpus:
+            vcpu.destroy()
+        for slot in self.memslots.all():
+            self.memslots.set_region(slot.slot, 0, 0, 0, 0, ())
+        close = getattr(self.stage2, "close", None)
+        if close is not None:
+            close()
+
+    IOCTLS: ClassVar[dict[int, Handler]] = {
+        nr.KVM_CREATE_VCPU: _create_vcpu,
+        nr.KVM_SET_USER_MEMORY_REGION: _set_user_memory_region,
+        nr.KVM_CREATE_IRQCHIP: lambda self, _call: self.create_irqchip() or 0,
+        nr.KVM_IRQ_LINE: _irq_line,
+        nr.KVM_SET_GSI_ROUTING: _set_gsi_routing,
+        nr.KVM_IRQFD: _irqfd,
+        nr.KVM_SIGNAL_MSI: _signal_msi,
+        nr.KVM_CHECK_EXTENSION: _check_extension,
+        nr.KVM_ENABLE_CAP: _enable_cap,
+        nr.KVM_ARM_SET_DEVICE_ADDR: _arm_set_device_addr,
+        nr.KVM_ARM_SET_COUNTER_OFFSET: _arm_set_counter_offset,
+        nr.KVM_ARM_PREFERRED_TARGET: _arm_preferred_target,
+        nr.KVM_CREATE_DEVICE: _create_device,
+    }
