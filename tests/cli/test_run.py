@@ -22,6 +22,7 @@ class Recorder:
         self.reason = "shutdown"
         self.error: BaseException | None = None
         self.closed = 0
+        self.loaded = 0
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         recorder = self
@@ -43,9 +44,18 @@ class Recorder:
             def close(self) -> None:
                 recorder.closed += 1
 
-        module = types.ModuleType("armkvm.vmm.machine")
-        module.__dict__.update(Config=types.SimpleNamespace, Machine=Machine)
-        monkeypatch.setitem(sys.modules, "armkvm.vmm.machine", module)
+        class Engine:
+            @classmethod
+            def load(cls, progress: Any) -> None:
+                recorder.loaded += 1
+
+        for name, classes in (
+            ("armkvm.vmm.machine", {"Config": types.SimpleNamespace, "Machine": Machine}),
+            ("armkvm.engine.cpu", {"Engine": Engine}),
+        ):
+            module = types.ModuleType(name)
+            module.__dict__.update(classes)
+            monkeypatch.setitem(sys.modules, name, module)
 
 
 @pytest.fixture
@@ -83,7 +93,7 @@ def test_defaults(machine: Recorder, kernel: str) -> None:
     assert (config.cpus, config.mem_bytes) == (1, 512 << 20)
     assert (config.irqchip, config.host, config.time) == ("gicv2", "nvhe-gicv2", "virtual")
     assert (config.max_insns, config.timeout) == (None, None)
-    assert machine.closed == 1
+    assert (machine.loaded, machine.closed) == (1, 1)
 
 
 @pytest.mark.parametrize(

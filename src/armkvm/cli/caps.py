@@ -8,6 +8,8 @@ import argparse
 import json
 
 from armkvm.abi.caps import Cap
+from armkvm.abi.regs import sys_reg
+from armkvm.cli.progress import shown
 
 # Feature: (ID register, lowest bit of its 4-bit field, value from which on it is there).
 FEATURES: dict[str, tuple[str, int, int]] = {
@@ -65,10 +67,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask KVM and print."""
-    from armkvm.cli.probe import capabilities, id_registers
-
-    caps = capabilities()
-    registers = id_registers(NAMES)
+    caps, registers = probe()
     found = features(registers)
     bits = pa_bits(registers)
     if args.json:
@@ -82,6 +81,21 @@ def run(args: argparse.Namespace) -> int:
     for name, value in registers.items():
         print(f"{name:<18} {value:#018x}")
     return 0
+
+
+def probe() -> tuple[dict[str, int], dict[str, int]]:
+    """The capabilities by name, and the ID registers of a vCPU by name."""
+    from armkvm.engine.cpu import Engine
+    from armkvm.isa.sysreg import BY_NAME
+    from armkvm.kvm.system import System
+
+    with shown() as progress:
+        Engine.load(progress)
+    with System() as system:
+        caps = {f"KVM_CAP_{cap.name}": system.check_extension(cap) for cap in Cap}
+        with system.create_vm() as vm, vm.create_vcpu(0) as vcpu:
+            vcpu.arm_vcpu_init()
+            return caps, {name: vcpu.get_one_reg(sys_reg(*BY_NAME[name].enc)) for name in NAMES}
 
 
 def features(registers: dict[str, int]) -> list[str]:

@@ -67,7 +67,11 @@ def run(args: argparse.Namespace) -> int:
     image, params = _guest(args, interactive=console.is_terminal)
 
     # Imported here: a bad option or file should be answered at once.
+    from armkvm.engine.cpu import Engine
     from armkvm.vmm.machine import Config, Machine
+
+    with shown() as progress:
+        Engine.load(progress)  # the first time ever, this compiles
 
     config = Config(
         image=image,
