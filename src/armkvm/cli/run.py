@@ -20,6 +20,7 @@ from armkvm.vmm.console import StdioConsole
 from armkvm.vmm.initramfs import default_initramfs
 
 if TYPE_CHECKING:
+    from armkvm.kvm.system import System
     from armkvm.vmm.machine import Outcome
 
 IRQCHIPS = ("gicv2", "kernel-gicv2", "kernel-gicv3", "bcm2836")
@@ -68,24 +69,24 @@ def run(args: argparse.Namespace) -> int:
 
     # Imported here: a bad option or file should be answered at once.
     from armkvm.engine.cpu import Engine
+    from armkvm.kvm.system import System
     from armkvm.vmm.machine import Config, Machine
 
     with shown() as progress:
         Engine.load(progress)  # the first time ever, this compiles
 
-    config = Config(
-        image=image,
-        params=params,
-        cpus=args.cpus,
-        mem_bytes=args.mem,
-        irqchip=args.irqchip,
-        host=args.host,
-        time=args.time or ("paced" if console.is_terminal else "virtual"),
-        max_insns=args.max_insns,
-        timeout=args.timeout,
-        console=console,
-    )
-    with console:
+    time = args.time or ("paced" if console.is_terminal else "virtual")
+    with console, System(args.host, time) as system:
+        config = Config(
+            system=system,
+            image=image,
+            console=console,
+            params=params,
+            mem_bytes=args.mem,
+            cpus=args.cpus,
+            max_insns=args.max_insns,
+            timeout=args.timeout,
+        )
         machine = Machine(config)
         try:
             if args.dump_dtb is not None:
@@ -95,6 +96,16 @@ def run(args: argparse.Namespace) -> int:
             machine.close()
     _report(outcome, args)
     return OF_OUTCOME[outcome.reason]
+
+
+def _system(args: argparse.Namespace, console: StdioConsole) -> "System":
+    """/dev/kvm of the chosen host; the engine is compiled here if it is not in the cache."""
+    from armkvm.host.cpu import EngineBackend
+    from armkvm.kvm.system import System
+
+    clock = args.time or ("paced" if console.is_terminal else "virtual")
+    with shown() as progress:
+        return System(args.host, clock, backend=EngineBackend(progress))
 
 
 def _refuse(args: argparse.Namespace) -> None:

@@ -49,6 +49,10 @@ class Clock:
         # vCPU: then the vCPU does not sleep.
         self.idle: Callable[[int | None], None] | None = None
 
+    def host_ns(self) -> int:
+        """The host's monotonic clock, for measuring how long something took."""
+        return monotonic_ns()
+
     def now(self) -> int:
         """Guest time in ns at the last stop of any CPU."""
         return self.ns
@@ -82,6 +86,10 @@ class Clock:
             pcpu.stale = True
             if pcpu.ns > self.ns:
                 self.ns = pcpu.ns
+
+    def work(self, ns: int) -> None:
+        """The host works for a while with no vCPU loaded."""
+        self.ns += ns
 
     def sleep(self, cond: threading.Condition, deadline: int | None) -> int:
         """Wait for a notification or the deadline (ns). Returns the time afterwards.
@@ -175,6 +183,9 @@ class RealtimeClock(Clock):
     def advance(self, pcpu: PhysicalCpu, ns: int) -> None:
         """Here idling and working take the time they take."""
         pcpu.ns = max(pcpu.ns, self.now())
+
+    def work(self, ns: int) -> None:
+        """It takes the time it takes."""
 
     def sleep(self, cond: threading.Condition, deadline: int | None) -> int:
         if deadline is None:

@@ -52,6 +52,34 @@ LABEL_APB_CLOCK = "apb-pclk"
 APB_CLOCK_HZ = 24_000_000
 
 
+def cpus_fdt(fdt: Fdt, cpus: int) -> None:
+    """The CPUs, started by PSCI through HVC: KVM has no other conduit."""
+    with fdt.node("cpus"):
+        fdt.prop("#address-cells", 1)
+        fdt.prop("#size-cells", 0)
+        for n in range(cpus):
+            with fdt.node(f"cpu@{n:x}"):
+                fdt.prop("device_type", "cpu")
+                fdt.prop("compatible", "arm,armv8")
+                fdt.prop("enable-method", "psci")
+                fdt.prop("reg", n)
+    with fdt.node("psci"):
+        fdt.prop("compatible", "arm,psci-1.0", "arm,psci-0.2")
+        fdt.prop("method", "hvc")
+
+
+def timer_fdt(fdt: Fdt) -> None:
+    """The architected timers (bindings/timer/arm,arch_timer.yaml)."""
+    ppis = (
+        PPI_SECURE_PHYSICAL_TIMER, PPI_PHYSICAL_TIMER, PPI_VIRTUAL_TIMER, PPI_HYP_TIMER,
+    )  # fmt: skip
+    cells = [c for ppi in ppis for c in (FDT_PPI, ppi - 16, 0x100 | IRQ_LEVEL_HIGH)]
+    with fdt.node("timer"):
+        fdt.prop("compatible", "arm,armv8-timer")
+        fdt.prop("interrupts", *cells)
+        fdt.prop("always-on")
+
+
 def apb_clock_fdt(fdt: Fdt) -> None:
     """The fixed clock that the PrimeCells name as theirs: Linux's amba bus wants one."""
     with fdt.node("apb-pclk"):

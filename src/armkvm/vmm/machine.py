@@ -1,0 +1,282 @@
+"""The machine: guest memory, devices, one vCPU a thread, and the loop around KVM_RUN.
+
+Mirrors what QEMU's and kvmtool's arm64 machines do with KVM, with the interrupt controller in user
+space: `device_irq_level` is compared with what was seen last on *every* return of KVM_RUN, EINTR
+included, and moves the timers' PPIs of the GIC; the GIC's outputs go to the vCPU through
+KVM_IRQ_LINE. The VMM uses the KVM API and nothing else. Left out: migration, hotplug.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import mmap
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from armkvm import __version__
+from armkvm.abi import kvm as k
+from armkvm.kvm.system import System
+from armkvm.vmm import board
+from armkvm.vmm.bus import Bus
+from armkvm.vmm.console import Console
+from armkvm.vmm.device import OddAccesses
+from armkvm.vmm.errors import GuestError
+from armkvm.vmm.fdt import Fdt, u64
+from armkvm.vmm.gicv2 import GicV2
+from armkvm.vmm.loader import Image
+from armkvm.vmm.pl011 import Pl011
+from armkvm.vmm.pl031 import Pl031
+
+# Devices in the kernel whose level a user-space interrupt controller sees, and their PPIs.
+DEVICE_PPIS = (
+    (k.KVM_ARM_DEV_EL1_VTIMER, board.PPI_VIRTUAL_TIMER),
+    (k.KVM_ARM_DEV_EL1_PTIMER, board.PPI_PHYSICAL_TIMER),
+    (k.KVM_ARM_DEV_PMU, board.PPI_PMU),
+)
+_SYSTEM_EVENTS = {
+    k.KVM_SYSTEM_EVENT_SHUTDOWN: "shutdown",
+    k.KVM_SYSTEM_EVENT_RESET: "reset",
+    k.KVM_SYSTEM_EVENT_CRASH: "crash",
+}
+_UNLIMITED = 2**63 - 1
+
+
+@dataclass
+class Config:
+    """What to build. `system` is /dev/kvm; sizes in bytes, times in seconds."""
+
+    system: System
+    image: Image
+    console: Console
+    params: str = ""
+    mem_bytes: int = 512 << 20
+    cpus: int = 1
+    max_insns: int | None = None
+    timeout: float | None = None
+
+
+@dataclass
+class Outcome:
+    """How a run ended: shutdown, reset, limit, timeout, quit or crash (then `message` says why)."""
+
+    reason: str
+    message: str = ""
+    stats: dict[str, Any] = field(default_factory=dict)
+
+
+class Machine:
+    """A guest, from its memory to its power switch."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.system = config.system
+        self.console = config.console
+        self.odd = OddAccesses()
+        self._memory = _guest_memory(config.mem_bytes)
+        self.vm = self.system.create_vm()
+        self.vm.set_user_memory_region(0, board.RAM_BASE, config.mem_bytes, self._memory)
+        self.vcpu = self.vm.create_vcpu(0)
+        self.vcpu.arm_vcpu_init(features=1 << k.KVM_ARM_VCPU_PSCI_0_2)
+        self._levels = 0  # device_irq_level as last seen
+        self._timed_out = False
+        self._started_ns = 0
+
+        self.gic = GicV2(config.cpus, self._set_irq, self._set_fiq, spis=board.SPIS,
+                         report=self.odd)  # fmt: skip
+        self.uart = Pl011(self.console.write, self.gic.spi_line(_spi(board.UART)),
+                          on_room=self._feed_uart, report=self.odd)  # fmt: skip
+        self.rtc = Pl031(lambda: self.system.clock.wall_ns() / 1e9,
+                         self.gic.spi_line(_spi(board.RTC)), report=self.odd)  # fmt: skip
+        self.bus = Bus(self.odd)
+        self.bus.map(board.GICD.base, self.gic.distributor)
+        self.bus.map(board.GICC.base, self.gic.cpu_interface)
+        self.bus.map(board.UART.base, self.uart)
+        self.bus.map(board.RTC.base, self.rtc)
+        self._load()
+
+    # -- what the guest finds -------------------------------------------------------------
+    def dtb(self) -> bytes:
+        """The device tree; every device describes itself."""
+        fdt = Fdt()
+        fdt.prop("#address-cells", 2)
+        fdt.prop("#size-cells", 2)
+        fdt.prop("compatible", "linux,dummy-virt")
+        fdt.prop("model", f"armkvm {__version__}")
+        fdt.prop("interrupt-parent", fdt.phandle(board.LABEL_GIC))
+        with fdt.node("chosen"):
+            fdt.prop("bootargs", self.config.params)
+            fdt.prop("stdout-path", f"/pl011@{board.UART.base:x}")
+            if self.config.image.initrd is not None:
+                start, end = self.config.image.initrd
+                fdt.prop("linux,initrd-start", *u64(start))
+                fdt.prop("linux,initrd-end", *u64(end))
+        with fdt.node(f"memory@{board.RAM_BASE:x}"):
+            fdt.prop("device_type", "memory")
+            fdt.reg(board.RAM_BASE, self.config.mem_bytes)
+        board.cpus_fdt(fdt, self.config.cpus)
+        board.timer_fdt(fdt)
+        board.apb_clock_fdt(fdt)
+        self.gic.fdt(fdt, board.GICD, board.GICC)
+        self.uart.fdt(fdt, board.UART)
+        self.rtc.fdt(fdt, board.RTC)
+        return fdt.blob()
+
+    def _load(self) -> None:
+        image = self.config.image
+        for segment in image.segments:
+            self._write(segment.address, segment.data)
+        self._write(image.dtb_address, self.dtb())
+        self.vcpu.set_one_reg(_core(32), image.entry)  # PC
+        self.vcpu.set_one_reg(_core(0), image.dtb_address)  # X0
+
+    def _write(self, address: int, data: bytes) -> None:
+        at = address - board.RAM_BASE
+        if at < 0 or at + len(data) > len(self._memory):
+            raise GuestError(f"{address:#x} is not in the guest's memory")
+        self._memory[at : at + len(data)] = data
+
+    # -- interrupts -----------------------------------------------------------------------
+    def _set_irq(self, cpu: int, level: bool) -> None:
+        self.vm.irq_line(k.irq_word(k.KVM_ARM_IRQ_TYPE_CPU, cpu, k.KVM_ARM_IRQ_CPU_IRQ), level)
+
+    def _set_fiq(self, cpu: int, level: bool) -> None:
+        self.vm.irq_line(k.irq_word(k.KVM_ARM_IRQ_TYPE_CPU, cpu, k.KVM_ARM_IRQ_CPU_FIQ), level)
+
+    def _device_levels(self, levels: int) -> None:
+        """The in-kernel devices' outputs moved: move the GIC's inputs."""
+        changed = levels ^ self._levels
+        self._levels = levels
+        for bit, ppi in DEVICE_PPIS:
+            if changed & bit:
+                self.gic.set_ppi(0, ppi, bool(levels & bit))
+
+    # -- running --------------------------------------------------------------------------
+    def run(self) -> Outcome:
+        """Run until the guest powers off, or something ends it from outside."""
+        config = self.config
+        self.vcpu.limit = config.max_insns or _UNLIMITED
+        self.system.clock.idle = self._idle
+        self.console.start(self.vcpu.kick)
+        timer = None
+        if config.timeout is not None:
+            timer = threading.Timer(config.timeout, self._time_out)
+            timer.daemon = True
+            timer.start()
+        self._started_ns = self.system.clock.host_ns()
+        try:
+            outcome = self._loop()
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self.console.flush()
+        outcome.stats = self.stats()
+        return outcome
+
+    def _loop(self) -> Outcome:
+        vcpu, bus = self.vcpu, self.bus
+        run = vcpu.run_struct
+        mmio = run.mmio
+        levels = vcpu.irq_level
+        while True:
+            ret = vcpu.run_raw()
+            # Before anything else, and on every return: the exit may carry a changed level.
+            if levels.value != self._levels:
+                self._device_levels(levels.value)
+            if ret == 0 and run.exit_reason == k.KVM_EXIT_MMIO:
+                size = mmio.len
+                if mmio.is_write:
+                    bus.write(mmio.phys_addr, size, mmio.value & (1 << 8 * size) - 1)
+                else:
+                    mmio.value = bus.read(mmio.phys_addr, size)
+                continue
+            if ret in (-errno.EINTR, -errno.EAGAIN):
+                ended = self._interrupted()
+            elif ret == 0 and run.exit_reason == k.KVM_EXIT_SYSTEM_EVENT:
+                ended = Outcome(_SYSTEM_EVENTS.get(run.system_event.type, "crash"))
+            else:
+                ended = self._crash(ret)
+            if ended is not None:
+                return ended
+
+    def _interrupted(self) -> Outcome | None:
+        """KVM_RUN gave way: for a level, for input, or because somebody wants us to stop."""
+        if self.console.quit:
+            return Outcome("quit")
+        if self._timed_out:
+            return Outcome("timeout")
+        limit = self.config.max_insns
+        if limit is not None and self.vcpu.instructions >= limit:
+            return Outcome("limit")
+        self._feed_uart()
+        self._tick_rtc()
+        return None
+
+    def _crash(self, ret: int) -> Outcome:
+        pc = self.vcpu.get_one_reg(_core(32))
+        if ret == -errno.ENOSYS:
+            return Outcome("crash", f"a device access that KVM cannot emulate, at PC {pc:#x}")
+        if ret < 0:
+            name = errno.errorcode.get(-ret, str(-ret))
+            return Outcome("crash", f"KVM_RUN failed with {name} at PC {pc:#x}")
+        reason = self.vcpu.run_struct.exit_reason
+        return Outcome("crash", f"KVM_RUN ended with exit reason {reason} at PC {pc:#x}")
+
+    def _time_out(self) -> None:
+        self._timed_out = True
+        self.vcpu.kick()
+
+    def _idle(self, _due: int | None) -> None:
+        """The vCPU is about to sleep: a good time to show output and to look at the clock."""
+        self.console.flush()
+        self._tick_rtc()
+
+    def _tick_rtc(self) -> None:
+        if self.rtc.deadline is not None:
+            self.rtc.tick()
+
+    def _feed_uart(self) -> None:
+        """Pass on as much input as the receiver has room for."""
+        room = self.uart.room
+        if room and self.console.waiting:
+            self.uart.receive(self.console.take(room))
+
+    # -- afterwards -----------------------------------------------------------------------
+    def stats(self) -> dict[str, Any]:
+        """Figures of the run: instructions, exits by reason, seconds, digests (SHA-256)."""
+        return {
+            "instructions": self.vcpu.instructions,
+            "exits": self.vcpu.stat.as_dict(),
+            "guest_seconds": self.system.clock.now() / 1e9,
+            "wall_seconds": (self.system.clock.host_ns() - self._started_ns) / 1e9,
+            "odd_accesses": self.odd.count,
+            "console_digest": self.console.digest(),
+            "memory_digest": hashlib.sha256(self._memory).hexdigest(),
+        }
+
+    def close(self) -> None:
+        """Give everything back. May be called twice."""
+        self.system.clock.idle = None
+        self.vcpu.close()
+        self.vm.close()
+
+
+def _guest_memory(size: int) -> mmap.mmap:
+    try:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError, ValueError):
+        raise GuestError(f"the host cannot give {size >> 20} MiB of memory: take less") from None
+    # Pages are touched as the guest does; large ones make that ten times cheaper.
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+def _core(index: int) -> int:
+    """Register id of a 64-bit core register: X0..X30, SP, PC (32), PSTATE."""
+    return 0x6030_0000_0010_0000 | index * 2
+
+
+def _spi(place: board.Place) -> int:
+    assert place.spi is not None
+    return place.spi
