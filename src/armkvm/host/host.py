@@ -54,6 +54,7 @@ class Host:
         self.sched: Scheduler = sched or Deterministic()
         self.pcpus: list[PhysicalCpu] = []
         self._lock = threading.Lock()
+        self._cpu_up()
 
     def claim(self, last: PhysicalCpu | None) -> PhysicalCpu:
         """A CPU for a thread that is about to run a vCPU: where it ran last, else a free one.
@@ -67,17 +68,18 @@ class Host:
             for pcpu in self.pcpus:
                 if pcpu.lock.acquire(blocking=False):
                     return pcpu
-            pcpu = PhysicalCpu(len(self.pcpus), self.clock)
+            pcpu = self._cpu_up()
             pcpu.lock.acquire()
-            for irq in (pcpu.vtimer_irq, pcpu.ptimer_irq):
-                self._request_percpu_irq(irq)
-            self.pcpus.append(pcpu)
             return pcpu
 
-    def _request_percpu_irq(self, irq: PerCpuIrq) -> None:
-        """What kvm_timer_hyp_init() set up is set up on a CPU that comes up later, too."""
-        irq.handler = self.timer_handler
-        irq.forwarded = self.kind.gic_active_state
+    def _cpu_up(self) -> PhysicalCpu:
+        """Another CPU, with the per-CPU interrupts as kvm_timer_hyp_init() set them up."""
+        pcpu = PhysicalCpu(len(self.pcpus), self.clock)
+        for irq in (pcpu.vtimer_irq, pcpu.ptimer_irq):
+            irq.handler = self.timer_handler
+            irq.forwarded = self.kind.gic_active_state
+        self.pcpus.append(pcpu)
+        return pcpu
 
     def timer_handler(self, irq: PerCpuIrq) -> None:
         """The handler of the guest timers' interrupts: the running vCPU's business."""

@@ -46,8 +46,9 @@ def kvm_inject_size_fault(vcpu: Vcpu, is_iabt: bool) -> None:
 
 
 def kvm_inject_undefined(vcpu: Vcpu) -> None:
-    """The instruction is UNDEFINED."""
-    vcpu.cpu.take_exception(e.EC_UNKNOWN << e.EC_SHIFT | vcpu.esr & e.IL)
+    """The instruction is UNDEFINED. FAR_EL1 keeps what it held."""
+    esr = e.EC_UNKNOWN << e.EC_SHIFT | vcpu.esr & e.IL
+    vcpu.cpu.take_exception(esr, vcpu.state.far_el1)
 
 
 def set_events(vcpu: Vcpu, events: KvmVcpuEvents) -> None:
@@ -69,4 +70,5 @@ def deliver_serror(vcpu: Vcpu) -> None:
     if not cpu.pstate & PSTATE_A:
         with vcpu.wait:
             vcpu.hcr &= ~h.HCR_VSE
-        cpu.take_exception(e.EC_SERROR << e.EC_SHIFT | e.IL, kind="serror")
+        esr = e.EC_SERROR << e.EC_SHIFT | e.IL
+        cpu.take_exception(esr, vcpu.state.far_el1, kind="serror")

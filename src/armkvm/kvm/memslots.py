@@ -96,6 +96,19 @@ class MemSlots:
                 return slot
         return None
 
+    def fault_level(self, ipa: int) -> int:
+        """The level at which a 4 KiB stage-2 table would lack this address: 1, 2 or 3.
+
+        As if every slot were mapped. A real table also lacks what the guest has not touched yet.
+        """
+        for level, shift in ((1, 30), (2, 21)):
+            block = ipa >> shift
+            if not any(
+                s.base >> shift <= block <= s.base + s.size - 1 >> shift for s in self._by_address
+            ):
+                return level
+        return 3
+
     def all(self) -> tuple[MemSlot, ...]:
         """The slots in the order of their addresses."""
         return self._by_address

@@ -100,7 +100,10 @@ def _io_abort_without_syndrome(vcpu: Vcpu, esr: int, ipa: int) -> int:
         return -errno.ENOSYS
     run = vcpu.run_struct
     run.exit_reason = KVM_EXIT_ARM_NISV
-    run.arm_nisv.esr_iss = esr & (e.DABT_CM | e.DABT_WNR | e.FSC_MASK)
+    iss = esr & (e.DABT_CM | e.DABT_WNR | e.FSC_MASK)
+    if iss & e.FSC_TYPE_MASK == e.FSC_TRANSLATION:
+        iss = iss & ~3 | vcpu.vm.memslots.fault_level(ipa)
+    run.arm_nisv.esr_iss = iss
     run.arm_nisv.fault_ipa = ipa
     return 0
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 VCPU_RESET_PSTATE_EL1 = 0x3C5  # EL1h, D A I F masked
 
+# What a first run does on the host takes time. A guest that sets a timer into the past must not find
+# a counter that has only just begun to count.
+FIRST_RUN_NS = 100_000
+
 SUPPORTED_FEATURES = 1 << k.KVM_ARM_VCPU_PSCI_0_2
 
 
@@ -90,4 +94,5 @@ def kvm_arch_vcpu_run_pid_change(vcpu: Vcpu) -> int:
     if ret:
         return ret
     vcpu.ran_once = True
+    vcpu.vm.clock.work(FIRST_RUN_NS)
     return 0
