@@ -107,13 +107,10 @@ def ADC(m: Machine, sf: int, op: int, S: int, Rm: Field, Rn: Field, Rd: Field) -
 
 
 def _ccmp(m: Machine, op: int, cond: int, x: Value, y: Value, imm_nzcv: Field) -> None:
-    r = x - y if op else x + y
-    carry = x.uge(y) if op else r.ult(x)
-    overflow = ((x ^ y) & (x ^ r) if op else (x ^ r) & (y ^ r)).slt(0)
-    flags = overflow.zext("i64")
-    for position, flag in ((1, carry), (2, r.eq(0)), (3, r.slt(0))):
-        flags = flags | flag.zext("i64") << position
-    m.set_nzcv(m.select(m.condition_holds(cond), flags, m.imm(imm_nzcv)))
+    holds = m.condition_holds(cond)  # of the flags as they were
+    m.set_nzcv(m.imm(imm_nzcv))
+    with m.when(holds):
+        _addsub(m, op, 1, x, y)
 
 
 @insn("sf op 1 11010010 Rm:5 cond:4 0 0 Rn:5 0 imm_nzcv:4", asm=alias.ccmp_reg,
