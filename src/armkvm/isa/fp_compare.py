@@ -10,7 +10,8 @@ from __future__ import annotations
 from armkvm.isa.asm import CONDITIONS
 from armkvm.isa.field import Field
 from armkvm.isa.fp_scalar import DOUBLE, LETTERS, TYPES, single_or_double
-from armkvm.isa.fpformat import FZ, IOC, fpcr_bit, input_denormals, raise_flags
+from armkvm.isa.fpcold import flush_to_zero
+from armkvm.isa.fpformat import FZ, IOC, fpcr_bit, is_snan, raise_flags
 from armkvm.isa.machine import Machine
 from armkvm.isa.table import insn
 from armkvm.isa.value import Value
@@ -23,11 +24,15 @@ def FPCompare(m: Machine, a: Value, b: Value, *, signal_nans: bool) -> tuple[Val
     """
     less, not_less = a.fcmp("olt", b), a.fcmp("uge", b)
     greater, unordered = a.fcmp("ugt", b), a.fcmp("uno", b)
-    if signal_nans:
-        with m.when(unordered):
-            raise_flags(m, IOC, unordered)
-    with m.when(fpcr_bit(m, FZ)):
-        input_denormals(m, (a, b))
+
+    def cold() -> Value:
+        # Explicitly, because LLVM may compare behind flush_to_zero()'s collection of the flags.
+        raise_flags(m, IOC, unordered if signal_nans else is_snan(a) | is_snan(b))
+        flush_to_zero(m, (a, b))
+        return unordered
+
+    when = fpcr_bit(m, FZ)
+    m.unlikely(when | unordered if signal_nans else when, unordered, cold)
     return greater.zext("i32") | less.sext("i32"), not_less, unordered
 
 

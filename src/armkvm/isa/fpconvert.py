@@ -8,6 +8,15 @@ away from the host's conversion (it would raise the wrong flags) and put right w
 from __future__ import annotations
 
 from armkvm.isa.field import Field
+from armkvm.isa.fpcold import (
+    Operation,
+    at_edge,
+    default_nans,
+    flush_to_zero,
+    flushed,
+    settled,
+    underflow,
+)
 from armkvm.isa.fpformat import (
     AHP,
     DN,
@@ -20,21 +29,17 @@ from armkvm.isa.fpformat import (
     any_lane,
     both,
     compare,
-    flushed,
     format_of,
     fpcr_bit,
-    input_denormals,
     int_type,
     is_denormal,
     is_nan,
     magnitude,
     pattern,
     raise_flags,
-    settled,
     splat_like,
     strict,
     strict_exact,
-    underflow,
     with_sign_of,
 )
 from armkvm.isa.machine import Machine
@@ -67,8 +72,11 @@ def rounded(m: Machine, a: Value, rounding: str) -> Value:
 
 def FPRoundInt(m: Machine, a: Value, rounding: str, *, exact: bool = False) -> Value:
     """FPRoundInt(): rounding as in `rounded`; exact raises Inexact (FRINTX)."""
-    r = strict(m, "rint", a.ty, a) if exact else rounded(m, a, rounding)
-    return settled(m, r, (a,))
+
+    def operation(a: Value) -> Value:
+        return strict(m, "rint", a.ty, a) if exact else rounded(m, a, rounding)
+
+    return settled(m, operation, (a,), flushes=False)
 
 
 # -- to fixed point ---------------------------------------------------------------------------
@@ -109,7 +117,7 @@ def FPToFixed(
     converted = _to_integer(m, x, ity, unsigned)
 
     def cold() -> Value:
-        input_denormals(m, (a,))
+        flush_to_zero(m, (a,))
         raise_flags(m, IOC, ~fits)
         return m.select(fits, converted, _saturation(m, a, ity, unsigned))
 
@@ -162,7 +170,7 @@ def _truncated(m: Machine, a: Value, ity: str) -> Value:
     least = 1 << (r.bits - 1)
 
     def cold() -> Value:
-        input_denormals(m, (a,))
+        flush_to_zero(m, (a,))
         return m.select(r.eq(least), _saturation(m, a, ity, False), r)
 
     return m.unlikely(r.eq(least) | fpcr_bit(m, FZ), r, cold)
@@ -180,26 +188,24 @@ def FixedToFP(m: Machine, x: Value, ty: str, *, unsigned: bool, fbits: Field | i
         big = x.slt(0)
         half = strict(m, "sitofp", ty, m.select(big, x.lshr(1) | (x & 1), x))
         r = m.select(big, strict(m, "fadd", ty, half, half), half)
-    if isinstance(fbits, int):
+    if not isinstance(fbits, int):
+        r = strict(m, "fmul", ty, r, _scale(m, ty, fbits, -1))  # exact
+
+    def cold() -> Value:
+        flush_to_zero(m, (r,))
         return r
-    return strict(m, "fmul", ty, r, _scale(m, ty, fbits, -1))  # exact
+
+    return m.unlikely(fpcr_bit(m, FZ), r, cold)
 
 
 # -- between formats --------------------------------------------------------------------------
-def _default_nans(m: Machine, r: Value) -> Value:
-    """FPConvertNaN() leaves what the host does, except with FPCR.DN."""
-    f = format_of(r.ty)
-    lane = both(m, is_nan(r), fpcr_bit(m, DN))
-    return m.select(lane, m.const(int_type(r.ty), f.default_nan), pattern(r)).bitcast(r.ty)
-
-
 def single_to_double(m: Machine, a: Value) -> Value:
     """FPConvert() from float to double: exact."""
     r = strict_exact(m, "fpext", same_shape(a.ty, "double"), a)
 
     def cold() -> Value:
-        input_denormals(m, (a,))
-        return _default_nans(m, r)
+        flush_to_zero(m, (a,))
+        return default_nans(m, r)
 
     return m.unlikely(any_lane(r.fcmp("uno", r)) | fpcr_bit(m, FZ), r, cold)
 
@@ -208,12 +214,14 @@ def double_to_single(m: Machine, a: Value) -> Value:
     """FPConvert() from double to float."""
     ty = same_shape(a.ty, "float")
     edge = format_of(ty).smallest
-    r = strict(m, "fptrunc", ty, a)
+    operation: Operation = lambda x: strict(m, "fptrunc", ty, x)  # noqa: E731
+    r = operation(a)
 
     def cold() -> Value:
-        input_denormals(m, (a,))
         below = magnitude(a).ult(pattern(m.const(a.ty, edge)))
-        return underflow(m, _default_nans(m, r), below)
+        out = underflow(m, default_nans(m, r), at_edge(r) & below)
+        flush_to_zero(m, (a,), out, operation, (a,))
+        return out
 
     odd = absolute(m, r).fcmp("ueq", m.const(ty, edge))
     return m.unlikely(any_lane(odd) | fpcr_bit(m, FZ), r, cold)
@@ -231,7 +239,8 @@ def half_to_single(m: Machine, h: Value) -> Value:
         wide = same_shape(h.ty, "i32")
         number = (h & 0x3FF).zext(wide) << 13 | (127 + 16) << 23
         number = number | (h & 0x8000).zext(wide) << 16
-        return m.select(ahp, number.bitcast(ty), _default_nans(m, r))
+        flush_to_zero(m, (r,))  # no half is a denormal float
+        return m.select(ahp, number.bitcast(ty), default_nans(m, r))
 
     return m.unlikely(any_lane(special), r, cold)
 
@@ -253,7 +262,7 @@ def single_to_half(m: Machine, a: Value, source: Value | None = None) -> Value:
 
     def cold() -> Value:
         original = source if source is not None else a
-        input_denormals(m, (original,))
+        flush_to_zero(m, (original,))
         small = magnitude(original).ult(pattern(m.const(original.ty, 2.0**-14)))
         raise_flags(m, UFC, edge & small)
         nan = both(m, (h & 0x7FFF).ugt(0x7C00), fpcr_bit(m, DN))
@@ -350,11 +359,14 @@ def FPConvertRoundOdd(m: Machine, a: Value) -> Value:
     tiny = mag.ult(pattern(m.const(a.ty, 2.0**-126))) & mag.ne(0)
     big = mag.uge(pattern(m.const(a.ty, 2.0**128))) & mag.ult(format_of(a.ty).inf)
     gone = both(m, tiny, fz)
-    denormal = is_denormal(a)
-    input_denormals(m, (a,))
-    raise_flags(m, UFC, (tiny & lost & ~gone) | (gone & ~denormal))
+    raise_flags(m, UFC, (tiny & lost & ~gone) | (gone & ~is_denormal(a)))
     raise_flags(m, IXC, lost & ~gone)
     raise_flags(m, OFC, big)
     odd = m.select(gone, with_sign_of(a, 0), odd)
     r = strict(m, "fptrunc", ty, odd)  # exact
-    return m.unlikely(any_lane(r.fcmp("uno", r)), r, lambda: _default_nans(m, r))
+
+    def cold() -> Value:
+        flush_to_zero(m, (a,))
+        return default_nans(m, r)
+
+    return m.unlikely(any_lane(r.fcmp("uno", r)) | fz, r, cold)

@@ -6,6 +6,7 @@ fraction (the tables are those of simd_estimate.py) and never inexact; the steps
 
 from __future__ import annotations
 
+from armkvm.isa.fpcold import flush_to_zero, flushed, process_nans, settled
 from armkvm.isa.fpformat import (
     DZC,
     FZ,
@@ -17,19 +18,15 @@ from armkvm.isa.fpformat import (
     any_lane,
     both,
     compare,
-    flushed,
     format_of,
     fpcr_bit,
-    input_denormals,
     int_type,
     is_nan,
     is_snan,
     magnitude,
     mangled,
     pattern,
-    process_nans,
     raise_flags,
-    settled,
     splat_like,
     strict,
     with_sign_of,
@@ -65,7 +62,7 @@ def FPRecipEstimate(m: Machine, a: Value) -> Value:
     low, high = 1 << (f.fraction - 2), (2 * f.bias - 1) << f.fraction
 
     def cold() -> Value:
-        input_denormals(m, (a,))
+        flush_to_zero(m, (a,))
         zero, inf, nan = mag.eq(0), mag.eq(f.inf), is_nan(x)
         overflow = mag.ult(low) & ~zero
         flush = both(m, mag.uge(high) & mag.ult(f.inf), fpcr_bit(m, FZ))
@@ -111,7 +108,7 @@ def FPRSqrtEstimate(m: Machine, a: Value) -> Value:
     usual = (exponent << f.fraction | estimate << top).bitcast(a.ty)
 
     def cold() -> Value:
-        input_denormals(m, (a,))
+        flush_to_zero(m, (a,))
         zero, nan = mag.eq(0), is_nan(x)
         negative = pattern(x).slt(0) & ~zero & ~nan
         raise_flags(m, DZC, zero)
@@ -136,7 +133,7 @@ def FPRecpX(m: Machine, a: Value) -> Value:
     usual = with_sign_of(x, bits)
 
     def cold() -> Value:
-        input_denormals(m, (a,))
+        flush_to_zero(m, (a,))
         raise_flags(m, IOC, is_snan(a))
         return process_nans(m, m.select(is_nan(a), a, usual), (a,))
 
@@ -149,7 +146,11 @@ def FPRecipStepFused(m: Machine, a: Value, b: Value) -> Value:
     special = infinity_times_zero(m, a, b)
     zero = m.const(a.ty, 0.0)
     x, y = m.select(special, zero, a), m.select(special, zero, b)
-    return settled(m, strict(m, "fma", a.ty, x, y, m.const(a.ty, 2.0)), (a, b))
+
+    def operation(x: Value, y: Value) -> Value:
+        return strict(m, "fma", x.ty, x, y, m.const(x.ty, 2.0))
+
+    return settled(m, operation, (x, y), nan_operands=(a, b), flushes=False)
 
 
 def FPRSqrtStepFused(m: Machine, a: Value, b: Value) -> Value:
@@ -163,6 +164,9 @@ def FPRSqrtStepFused(m: Machine, a: Value, b: Value) -> Value:
     large = compare(m, "oge", absolute(m, x), m.const(a.ty, 1.0))
     x = m.select(large, strict(m, "fmul", a.ty, m.select(large, x, zero), m.const(a.ty, 0.5)), x)
     three = m.select(large, m.const(a.ty, 1.5), 3.0)
-    r = strict(m, "fma", a.ty, x, y, three)
-    r = strict(m, "fmul", a.ty, r, m.select(large, m.const(a.ty, 1.0), 0.5))
-    return settled(m, r, (a, b))
+    half = m.select(large, m.const(a.ty, 1.0), 0.5)
+
+    def operation(x: Value, y: Value) -> Value:
+        return strict(m, "fmul", x.ty, strict(m, "fma", x.ty, x, y, three), half)
+
+    return settled(m, operation, (x, y), nan_operands=(a, b), flushes=False)

@@ -1,21 +1,16 @@
-"""Floating-point values: formats, host operations with exact exception flags, and Arm's NaN rules.
+"""Floating-point values: formats, and host operations with exact rounding and exception flags.
 
-The ground that fpmath.py, fpconvert.py and fpestimate.py stand on (Arm ARM, shared pseudocode
-FPUnpack(), FPProcessNaNs(), FPProcessNaNs3(), FPProcessException()). A value is a scalar or a vector;
-every function works on both, lane by lane.
+The ground that fpmath.py, fpconvert.py and fpestimate.py stand on (Arm ARM, shared pseudocode FPUnpack(),
+FPProcessException()); what the host does otherwise than Arm is put right in fpcold.py. A value is a
+scalar or a vector; every function works on both, lane by lane.
 
 The host computes with the guest's rounding mode and gathers the flags (engine/fpenv.py), so each
 operation that rounds or raises is an LLVM *constrained* intrinsic: LLVM neither folds, moves, merges
-nor drops it. The result is then looked at once; NaNs, results at the edge of underflow and
-FPCR.FZ go to a cold block that computes with integers, which raise nothing.
-
-FPCR.FZ makes the host flush inputs and results too (DAZ and FTZ). Added here is IDC, which the host
-does not have. Left out: with FZ=1 a result that is flushed sets IXC beside UFC.
+nor drops it. Classification is done with integers, which raise nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from armkvm.isa.machine import Machine
@@ -196,66 +191,3 @@ def with_sign_of(x: Value, bits: Value | int) -> Value:
     """A magnitude, as bits, with the sign of x."""
     signs = pattern(x) & format_of(x.ty).sign
     return (signs | bits).bitcast(x.ty)
-
-
-# -- the cold blocks --------------------------------------------------------------------------
-def input_denormals(m: Machine, operands: Sequence[Value]) -> None:
-    """FPUnpack(): with FPCR.FZ a denormal operand is taken as zero and sets IDC."""
-    for x in operands:
-        raise_flags(m, IDC, both(m, is_denormal(x), fpcr_bit(m, FZ)))
-
-
-def flushed(m: Machine, x: Value) -> Value:
-    """FPUnpack()'s value: with FPCR.FZ a denormal number is a zero of its sign."""
-    zero = both(m, is_denormal(x), fpcr_bit(m, FZ))
-    return m.select(zero, with_sign_of(x, 0), x)
-
-
-def process_nans(m: Machine, r: Value, operands: Sequence[Value]) -> Value:
-    """FPProcessNaNs() in the lanes where r is a NaN: the first signalling operand, made quiet, else the
-    first quiet one, else the default NaN; with FPCR.DN always the default NaN."""
-    f = format_of(r.ty)
-    default = m.const(int_type(r.ty), f.default_nan)
-    nan = default
-    for x in reversed(operands):
-        nan = m.select(is_nan(x), pattern(x), nan)
-    for x in reversed(operands):
-        nan = m.select(is_snan(x), pattern(x) | f.quiet, nan)
-    nan = m.select(fpcr_bit(m, DN), default, nan)
-    return m.select(is_nan(r), nan, pattern(r)).bitcast(r.ty)
-
-
-def underflow(m: Machine, r: Value, before_rounding: Value) -> Value:
-    """FPRound(): a number below the smallest normal one that was rounded up to it underflows.
-
-    "Underflow occurs if exponent is too small before rounding, and result is inexact": the host
-    looks after rounding. `before_rounding`: the exact result of the lane is below that number.
-    """
-    f = format_of(r.ty)
-    lane = magnitude(r).eq(f.min_normal) & before_rounding
-    raise_flags(m, UFC, lane)
-    return m.select(both(m, lane, fpcr_bit(m, FZ)), with_sign_of(r, 0), r)
-
-
-def settled(
-    m: Machine,
-    r: Value,
-    operands: Sequence[Value],
-    *,
-    below: Callable[[Value], Value] | None = None,
-) -> Value:
-    """The host's result r made Arm's: NaNs chosen as FPProcessNaNs() does, IDC, and, where `below` is
-    given, underflow before rounding. below(at) gets the lanes in question and says which are."""
-
-    def cold() -> Value:
-        input_denormals(m, operands)
-        out = process_nans(m, r, operands)
-        if below is None:
-            return out
-        return underflow(m, out, below(magnitude(r).eq(format_of(r.ty).min_normal)))
-
-    if below is None:
-        odd = r.fcmp("uno", r)
-    else:  # one comparison finds both NaNs and the number at the edge
-        odd = absolute(m, r).fcmp("ueq", m.const(r.ty, format_of(r.ty).smallest))
-    return m.unlikely(any_lane(odd) | fpcr_bit(m, FZ), r, cold)

@@ -1,32 +1,36 @@
 """Floating-point arithmetic: FPAdd() to FPMulAdd(), FPMax(), FPMulX(), the comparisons.
 
 The functions of the manual's shared pseudocode, by its names, over run-time values: scalars or
-vectors, float or double (see fpformat.py for how they come to Arm's flags and NaNs). Conversions are
+vectors, float or double (see fpformat.py and fpcold.py). Conversions are
 in fpconvert.py, the estimates and steps of reciprocals in fpestimate.py.
 """
 
 from __future__ import annotations
 
+from armkvm.isa.fpcold import (
+    Operation,
+    at_edge,
+    flush_to_zero,
+    flushed,
+    process_nans,
+    settled,
+    underflow,
+)
 from armkvm.isa.fpformat import (
     FZ,
     IOC,
     absolute,
     any_lane,
     compare,
-    flushed,
     format_of,
     fpcr_bit,
-    input_denormals,
     int_type,
     is_nan,
     is_snan,
     magnitude,
     pattern,
-    process_nans,
     raise_flags,
-    settled,
     strict,
-    underflow,
     with_sign_of,
 )
 from armkvm.isa.machine import Machine
@@ -34,6 +38,11 @@ from armkvm.isa.value import Value, element
 
 # Results at the edge of underflow are judged after scaling by 2**SCALE, away from it.
 _SCALE = {"float": 64, "double": 256}
+
+
+def _on_host(m: Machine, op: str) -> Operation:
+    """The host's operation."""
+    return lambda *operands: strict(m, op, operands[0].ty, *operands)
 
 
 def FPAbs(m: Machine, a: Value) -> Value:
@@ -48,12 +57,12 @@ def FPNeg(m: Machine, a: Value) -> Value:
 
 def FPAdd(m: Machine, a: Value, b: Value) -> Value:
     """FPAdd(). A sum of two numbers is never both tiny and inexact."""
-    return settled(m, strict(m, "fadd", a.ty, a, b), (a, b))
+    return settled(m, _on_host(m, "fadd"), (a, b))
 
 
 def FPSub(m: Machine, a: Value, b: Value) -> Value:
     """FPSub()."""
-    return settled(m, strict(m, "fsub", a.ty, a, b), (a, b))
+    return settled(m, _on_host(m, "fsub"), (a, b))
 
 
 def FPAbd(m: Machine, a: Value, b: Value) -> Value:
@@ -63,8 +72,7 @@ def FPAbd(m: Machine, a: Value, b: Value) -> Value:
 
 def FPMul(m: Machine, a: Value, b: Value) -> Value:
     """FPMul()."""
-    r = strict(m, "fmul", a.ty, a, b)
-    return settled(m, r, (a, b), below=lambda at: _product_below(m, at, a, b))
+    return settled(m, _on_host(m, "fmul"), (a, b), below=lambda at: _product_below(m, at, a, b))
 
 
 def FPNMul(m: Machine, a: Value, b: Value) -> Value:
@@ -74,7 +82,6 @@ def FPNMul(m: Machine, a: Value, b: Value) -> Value:
 
 def FPDiv(m: Machine, a: Value, b: Value) -> Value:
     """FPDiv()."""
-    r = strict(m, "fdiv", a.ty, a, b)
 
     def below(at: Value) -> Value:
         # |a| / |b| < min_normal where |a| < |b| * min_normal; both sides scaled are exact.
@@ -84,33 +91,35 @@ def FPDiv(m: Machine, a: Value, b: Value) -> Value:
         scaled = strict(m, "fmul", a.ty, divisor, m.const(a.ty, format_of(a.ty).smallest * 2.0**k))
         return compare(m, "olt", strict(m, "fmul", a.ty, dividend, m.const(a.ty, 2.0**k)), scaled)
 
-    return settled(m, r, (a, b), below=below)
+    return settled(m, _on_host(m, "fdiv"), (a, b), below=below)
 
 
 def FPSqrt(m: Machine, a: Value) -> Value:
     """FPSqrt()."""
-    return settled(m, strict(m, "sqrt", a.ty, a), (a,))
+    return settled(m, _on_host(m, "sqrt"), (a,))
 
 
 def FPMulAdd(m: Machine, addend: Value, a: Value, b: Value) -> Value:
     """FPMulAdd(): addend + a * b with one rounding. The addend is the first operand for NaNs."""
-    r = strict(m, "fma", a.ty, a, b, addend)
-    odd = absolute(m, r).fcmp("ueq", m.const(r.ty, format_of(r.ty).smallest))
+    operation: Operation = lambda z, x, y: strict(m, "fma", x.ty, x, y, z)  # noqa: E731
+    operands = (addend, a, b)
+    r = operation(*operands)
 
     def cold() -> Value:
-        operands = (addend, a, b)
-        input_denormals(m, operands)
         out = process_nans(m, r, operands)
         # "inf * 0 + QNaN" is an invalid operation and gives the default NaN.
         quiet = is_nan(addend) & ~is_snan(addend)
-        invalid = quiet & infinity_times_zero(m, a, b) & ~is_snan(a) & ~is_snan(b)
+        invalid = quiet & infinity_times_zero(m, a, b)
         raise_flags(m, IOC, invalid)
         default = m.const(int_type(r.ty), format_of(r.ty).default_nan).bitcast(r.ty)
         out = m.select(invalid, default, out)
-        at = magnitude(r).eq(format_of(r.ty).min_normal)
-        at_edge = any_lane(at)
-        return m.unlikely(at_edge, out, lambda: _sum_underflow(m, out, at, addend, a, b))
+        at = at_edge(r)
+        edge = any_lane(at)
+        out = m.unlikely(edge, out, lambda: _sum_underflow(m, out, at, addend, a, b))
+        flush_to_zero(m, operands, out, operation, operands)
+        return out
 
+    odd = absolute(m, r).fcmp("ueq", m.const(r.ty, format_of(r.ty).smallest))
     return m.unlikely(any_lane(odd) | fpcr_bit(m, FZ), r, cold)
 
 
@@ -128,8 +137,13 @@ def FPMulX(m: Machine, a: Value, b: Value) -> Value:
     two = with_sign_of(b, pattern(m.const(a.ty, 2.0)))
     # These lanes are multiplied as 1.0 * 2.0 with the operands' signs.
     x, y = m.select(special, one, a), m.select(special, two, b)
-    r = strict(m, "fmul", a.ty, x, y)
-    return settled(m, r, (a, b), below=lambda at: _product_below(m, at, x, y))
+    return settled(
+        m,
+        _on_host(m, "fmul"),
+        (x, y),
+        nan_operands=(a, b),
+        below=lambda at: _product_below(m, at, x, y),
+    )
 
 
 # -- underflow before rounding ----------------------------------------------------------------
@@ -172,8 +186,7 @@ def _sum_underflow(m: Machine, r: Value, at: Value, addend: Value, a: Value, b: 
     # Below the edge in magnitude: rest has the sign that the edge has not.
     signs = pattern(rest) ^ pattern(edge)
     below = signs.slt(0) & magnitude(rest).ne(0)
-    lane = at & below
-    return underflow(m, r, lane)
+    return underflow(m, r, at & below)
 
 
 # -- maximum and minimum ----------------------------------------------------------------------
@@ -191,7 +204,6 @@ def _extremum(m: Machine, a: Value, b: Value, *, larger: bool, numeric: bool) ->
     f = format_of(a.ty)
 
     def cold() -> Value:
-        input_denormals(m, (a, b))
         x, y = flushed(m, a), flushed(m, b)
         if numeric:  # a quiet NaN against a number counts as the infinity that loses
             least = m.const(int_type(a.ty), f.inf | (f.sign if larger else 0)).bitcast(a.ty)
@@ -201,8 +213,9 @@ def _extremum(m: Machine, a: Value, b: Value, *, larger: bool, numeric: bool) ->
         out = _pick(m, x, y, larger=larger)
         # Where either is a NaN the choice above means nothing.
         nan = m.const(int_type(a.ty), f.default_nan).bitcast(a.ty)
-        out = m.select(is_nan(x) | is_nan(y), nan, out)
-        return process_nans(m, out, (x, y))
+        out = process_nans(m, m.select(is_nan(x) | is_nan(y), nan, out), (x, y))
+        flush_to_zero(m, (a, b))
+        return out
 
     unordered = compare(m, "uno", a, b)
     return m.unlikely(any_lane(unordered) | fpcr_bit(m, FZ), r, cold)
@@ -234,7 +247,7 @@ def _compared(m: Machine, pred: str, a: Value, b: Value, *, signalling: bool) ->
     r = compare(m, pred, a, b, signalling=signalling).sext(int_type(a.ty))
 
     def cold() -> Value:
-        input_denormals(m, (a, b))
+        flush_to_zero(m, (a, b))
         return r
 
     return m.unlikely(fpcr_bit(m, FZ), r, cold)
