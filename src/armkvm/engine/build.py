@@ -1,8 +1,8 @@
 """Compiling the engine, and keeping the result on disk.
 
-The object file depends on the sources of isa and engine, on llvmlite and on the host CPU: the hash of
-these is its name in the cache. A cached file carries the digest of its own contents, so that
-a half-written or damaged one is noticed and made again. It is written beside its place and renamed.
+The object file depends on the sources of isa and engine, on llvmlite and on the host CPU: the hash
+of these is its name in the cache. A cached file carries the digest of its own contents, so that a
+half-written or damaged one is noticed and made again. It is written beside its place and renamed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,16 @@ from armkvm.isa.features import id_registers
 Progress = Callable[[str, int, int], None]  # what, done, total
 
 _MAGIC = b"armkvm engine 1\n"
-SYMBOLS = ("run", "flush_all", "set_context", "derive", "pstate", "set_pstate", "set_mode", "deliver")
+SYMBOLS = (
+    "run",
+    "flush_all",
+    "set_context",
+    "derive",
+    "pstate",
+    "set_pstate",
+    "set_mode",
+    "deliver",
+)
 
 
 class CacheError(Exception):
@@ -52,8 +61,8 @@ def key() -> str:
     for folder in ("isa", "engine"):
         for source in sorted((package / folder).glob("*.py")):
             h.update(source.name.encode() + b"\0" + source.read_bytes())
-    host = f"{llvmlite.__version__} {llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
-    h.update(host.encode())
+    features = llvm.get_host_cpu_features().flatten()
+    h.update(f"{llvmlite.__version__} {llvm.get_host_cpu_name()} {features}".encode())
     return h.hexdigest()[:32]
 
 

@@ -1,10 +1,10 @@
 """Control flow that leaves a page of op records, and the run loop around all guest code.
 
-`lookup` takes a guest virtual address to a record through the instruction TLB; `fetch_miss` walks, makes
-the page of records, or takes the abort. `run` stops at an exact instruction: it runs freely to within
-1024 instructions of the next deadline (no path inside a page is longer without a check), then steps:
-one instruction is decoded into a page of its own, with branches that go by address and a sentinel
-behind it.
+`lookup` takes a guest virtual address to a record through the instruction TLB; `fetch_miss` walks,
+makes the page of records, or takes the abort. `run` stops at an exact instruction: it runs freely
+to within 1024 instructions of the next deadline (no path inside a page is longer without a check),
+then steps: one instruction is decoded into a page of its own, with branches that go by address and
+a sentinel behind it.
 """
 
 from __future__ import annotations
@@ -185,7 +185,9 @@ def _run() -> None:
         code = fn.var("i64", CHECK)
         with fn.loop() as loop:
             count = fn.get("count")
-            kicked = fn.value("i64", f"load volatile i64, ptr {fn.gep('%cpu', layout.OFFSET['kick'])}")
+            kicked = fn.value(
+                "i64", f"load volatile i64, ptr {fn.gep('%cpu', layout.OFFSET['kick'])}"
+            )
             now = fn.call("now_ns", "i64", "ptr %cpu", count)
             fires = fn.call("timer_output", "i64", "ptr %cpu", count)
             with fn.if_(kicked.ne(0) | now.sge(fn.get("hyp_deadline_ns")) | fires.ne(0)):
@@ -213,5 +215,3 @@ def _run() -> None:
             loop.break_if(left.ne(CHECK))
         fn.line("call void @fp_leave(ptr %cpu)")
         fn.ret(code.get())
-
-

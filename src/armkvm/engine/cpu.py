@@ -1,8 +1,8 @@
 """The engine for its users: guest memory, CPUs, and running them.
 
-`Engine` is the compiled code, once a process. `Stage2` is one VM's guest physical memory with the decoded
-instructions that belong to it. `Cpu` is one processing element: its state is a flat
-struct (engine/layout.py), `run` executes until something the hypervisor has to see.
+`Engine` is the compiled code, once a process. `Stage2` is one VM's guest physical memory with the
+decoded instructions that belong to it. `Cpu` is one processing element: its state is a flat struct
+(engine/layout.py), `run` executes until something the hypervisor has to see.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class Stage2:
     ) -> None:
         """Back [ipa, ipa+size) with host memory at address `host`, which the caller keeps alive.
 
-        All are page multiples. `log` is the address of a bitmap, one bit a page, that records writes.
+        All are page multiples. `log` is the address of a bitmap, one bit a page, that records
+        writes.
         """
         if (ipa | host | size) & 4095 or size <= 0:
             raise ValueError("stage 2 maps whole pages")
@@ -96,7 +97,7 @@ class Stage2:
         self._publish()
 
     def written(self, ipa: int, size: int) -> None:
-        """The host wrote guest memory behind the engine's back: decoded instructions are dropped."""
+        """The host wrote guest memory behind the engine's back: drop decoded instructions."""
         del ipa, size
         self.reset_records()
 
@@ -162,7 +163,9 @@ class Cpu:
         stage2.enter(self)
 
     def reset(self) -> None:
-        """Warm reset: system registers and PSTATE (EL1h, everything masked); X and V registers zero."""
+        """Warm reset: system registers and PSTATE (EL1h, everything masked); X and V registers
+        zero.
+        """
         s = self.state
         for r in SYSREGS:
             if r.kind == "stored":
@@ -187,7 +190,7 @@ class Cpu:
             code = self._run(self.address)
             if code != ARENA_FULL:
                 self.state.kick = 0
-                return code
+                return int(code)
             self.stage2.reset_records()
 
     def kick(self) -> None:
@@ -199,7 +202,7 @@ class Cpu:
     @property
     def pstate(self) -> int:
         """PSTATE in the layout of SPSR_EL1."""
-        return self.engine.pstate(self.address)
+        return int(self.engine.pstate(self.address))
 
     @pstate.setter
     def pstate(self, value: int) -> None:
@@ -209,7 +212,7 @@ class Cpu:
     def sp_el0(self) -> int:
         """SP_EL0, banked or current."""
         s = self.state
-        return s.sp_el0_ if s.el & s.spsel else s.sp
+        return int(s.sp_el0_ if s.el & s.spsel else s.sp)
 
     @sp_el0.setter
     def sp_el0(self, value: int) -> None:
@@ -220,7 +223,7 @@ class Cpu:
     def sp_el1(self) -> int:
         """SP_EL1, banked or current."""
         s = self.state
-        return s.sp if s.el & s.spsel else s.sp_el1_
+        return int(s.sp if s.el & s.spsel else s.sp_el1_)
 
     @sp_el1.setter
     def sp_el1(self, value: int) -> None:
@@ -229,7 +232,7 @@ class Cpu:
 
     def get_v(self, i: int) -> int:
         """V[i] as a 128-bit integer."""
-        return self.state.v[2 * i] | self.state.v[2 * i + 1] << 64
+        return int(self.state.v[2 * i] | self.state.v[2 * i + 1] << 64)
 
     def set_v(self, i: int, value: int) -> None:
         """V[i] from a 128-bit integer."""
@@ -239,7 +242,7 @@ class Cpu:
     @property
     def fpsr(self) -> int:
         """FPSR."""
-        return self.state.fpsr
+        return int(self.state.fpsr)
 
     @fpsr.setter
     def fpsr(self, value: int) -> None:
@@ -257,7 +260,7 @@ class Cpu:
         return int(getattr(self.state, self._stored((op0, op1, crn, crm, op2)).field))
 
     def set_sysreg(self, op0: int, op1: int, crn: int, crm: int, op2: int, value: int) -> None:
-        """Write a stored system register, with what follows from it. KeyError where there is none."""
+        """Write a stored system register, and do what follows. KeyError where there is none."""
         r = self._stored((op0, op1, crn, crm, op2))
         setattr(self.state, r.field, value & r.mask | r.ones)
         self.changed()

@@ -1,9 +1,10 @@
 """The native decoder: instruction words into op records.
 
 For every form a small function stores the handler and the operand values that the trace asked for;
-the forms' decode-time expressions (isa/field.py) are compiled here. Which form a word belongs to is found
-through the tables of isa/decode.py, walked by `decode_one`. `decode_block` decodes a page from one record
-up to the end of the block; `undecoded`, the handler of every fresh record, calls it.
+the forms' decode-time expressions (isa/field.py) are compiled here. Which form a word belongs to is
+found through the tables of isa/decode.py, walked by `decode_one`. `decode_block` decodes a page
+from one record up to the end of the block; `undecoded`, the handler of every fresh record, calls
+it.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ class FieldCompiler:
     def _compile(self, x: Field) -> Value:
         if x.op == "bits":
             lo, width = x.args
-            assert isinstance(lo, int) and isinstance(width, int)
+            assert isinstance(lo, int)
+            assert isinstance(width, int)
             return Value(self.fn, "i64", "%w").lshr(lo) & ((1 << width) - 1)
         if x.op == "lookup":
             index, table = x.args
-            assert isinstance(table, tuple) and not isinstance(index, tuple)
+            assert isinstance(table, tuple)
+            assert not isinstance(index, tuple)
             name = self.tables.setdefault(table, f"lookup_table{len(self.tables)}")
             at = self.fn.gep(f"@{name}", self.value(index) << 3)
             return self.fn.load_at(at, "i64")
@@ -63,7 +66,7 @@ class FieldCompiler:
 def form_decoder(
     name: str, variants: dict[str, Handler], tables: dict[tuple[int, ...], str]
 ) -> str:
-    """The function that fills a record for one form: `i64 name(ptr rec, i64 w, i64 i, i64 near)`."""
+    """Fills a record for one form: `i64 name(ptr rec, i64 w, i64 i, i64 near)`."""
     fn = Function()
     fields = FieldCompiler(fn, tables)
     handler = next(iter(variants.values()))
@@ -82,7 +85,9 @@ def form_decoder(
     if not handler.is_branch:
         _store_operands(fn, fields, handler)
     fn.ret(CONTINUES if handler.falls_through or handler.links else ENDS)
-    return f"define internal i64 @{name}(ptr %rec, i64 %w, i64 %i, i64 %near) #2 {{\n{fn.body()}\n}}"
+    return (
+        f"define internal i64 @{name}(ptr %rec, i64 %w, i64 %i, i64 %near) #2 {{\n{fn.body()}\n}}"
+    )
 
 
 def _store_operands(fn: Function, fields: FieldCompiler, handler: Handler) -> None:
@@ -126,7 +131,10 @@ def _near_or_far(fn: Function, fields: FieldCompiler, variants: dict[str, Handle
 
 
 def module(tree: Tree, decoders: list[tuple[str, int, int]]) -> str:
-    """The decision tables and the functions that walk them. `decoders`: (function, mask, value) a form."""
+    """The decision tables and the functions that walk them.
+
+    `decoders`: (function, mask, value) a form.
+    """
     leaves: list[tuple[int, int, str]] = []
     starts: list[int] = []
     for leaf in tree.leaves:
@@ -137,13 +145,14 @@ def module(tree: Tree, decoders: list[tuple[str, int, int]]) -> str:
     node_text = ", ".join(
         f"{{ i8, i8, i32 }} {{ i8 {s}, i8 {w}, i32 {b} }}" for s, w, b in tree.nodes
     )
+    edge_text = ", ".join(f"i32 {e}" for e in edges)
     leaf_text = ", ".join(
         f"{{ i32, i32, ptr }} {{ i32 {m}, i32 {v}, ptr @{f} }}" for m, v, f in leaves
     )
     return "\n".join(
         [
             f"@nodes = internal constant [{len(tree.nodes)} x {{ i8, i8, i32 }}] [{node_text}]",
-            f"@edges = internal constant [{len(edges)} x i32] [{', '.join(f'i32 {e}' for e in edges)}]",
+            f"@edges = internal constant [{len(edges)} x i32] [{edge_text}]",
             f"@leaves = internal constant [{len(leaves)} x {{ i32, i32, ptr }}] [{leaf_text}]",
             _decode_undefined(),
             _decode_one(),

@@ -1,4 +1,5 @@
-"""Exceptions taken to EL1, returns from them, and traps to EL2 (Arm ARM D1.3, AArch64.TakeException).
+"""Exceptions taken to EL1, returns from them, and traps to EL2 (Arm ARM D1.3,
+AArch64.TakeException).
 
 A taken exception counts as one instruction, so that a guest whose vectors fault for ever still
 reaches its limits.

@@ -1,4 +1,5 @@
-"""How native code leaves for the hypervisor: the exit codes of KVM's run loop, and two of our own."""
+"""How native code leaves for the hypervisor: the exit codes of KVM's run loop, and two of our
+own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The host's floating-point environment while guest code runs (x86-64: MXCSR).
 
-MXCSR carries the guest's FPCR.RMode and FPCR.FZ, and gathers the cumulative exception flags; reading FPSR
-collects them. What the host does differently (NaN selection, saturation, IDC) is in isa/fpmath.py.
+MXCSR carries the guest's FPCR.RMode and FPCR.FZ, and gathers the cumulative exception flags;
+reading FPSR collects them. What the host does differently (NaN selection, saturation, IDC) is in
+isa/fpmath.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The engine's LLVM module as text: handlers, decoder and native functions, from the table of forms."""
+"""The engine's LLVM module as text: handlers, decoder and native functions, from the table of
+forms."""
 
 from __future__ import annotations
 

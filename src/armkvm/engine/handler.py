@@ -1,12 +1,13 @@
 """Tracing one instruction form into one interpreter handler.
 
-A handler is `preserve_nonecc void h(ptr cpu, ptr op, i64 acc)`: `op` is the instruction's record, acc + op
-is 32 times the number of instructions retired before it (so straight-line code counts for free and
-only taken branches touch acc). A handler ends in a musttail call of the next record's handler, and it
-stays frameless: whatever needs a stack is another function that it tail-calls.
+A handler is `preserve_nonecc void h(ptr cpu, ptr op, i64 acc)`: `op` is the instruction's record,
+acc + op is 32 times the number of instructions retired before it (so straight-line code counts for
+free and only taken branches touch acc). A handler ends in a musttail call of the next record's
+handler, and it stays frameless: whatever needs a stack is another function that it tail-calls.
 
-A form that accesses memory has a second, slow handler. The first compares one software-TLB tag; on a miss
-it tail-calls the slow one, which runs the whole instruction through `mem_access` (engine/memory.py).
+A form that accesses memory has a second, slow handler. The first compares one software-TLB tag; on
+a miss it tail-calls the slow one, which runs the whole instruction through `mem_access`
+(engine/memory.py).
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Code(Function):
         return self.address("%op")
 
     def pc(self) -> Value:
-        """The address of this instruction: pc_base + op / 8 (a record is 8 times an instruction)."""
+        """This instruction's address: pc_base + op / 8 (a record is 8 times an instruction)."""
         return self.op_address().lshr(3) + self.get("pc_base")
 
     def retired(self) -> Value:
@@ -93,7 +94,7 @@ class FastSpan(Span):
 
 
 class Handler(Code, Machine):
-    """One trace of one form. `variant`: "" or, as the form asks, "fw"/"bk"/"far" (branches), "sp"."""
+    """One trace of one form. `variant`: "", or "fw", "bk", "far" (branches), "sp", "slow"."""
 
     def __init__(self, form: Form, name: str, *, variant: str = "", slow: bool = False) -> None:
         super().__init__()
@@ -123,7 +124,9 @@ class Handler(Code, Machine):
             at = self.operands.get(key)
             if at is None:
                 at = next(
-                    p for p in self._free if p % size == 0 and {*range(p, p + size)} <= {*self._free}
+                    p
+                    for p in self._free
+                    if p % size == 0 and {*range(p, p + size)} <= {*self._free}
                 )
                 self._free = [p for p in self._free if not at <= p < at + size]
                 self.operands[key] = at
@@ -307,7 +310,9 @@ class Handler(Code, Machine):
             with self.if_(self.value("i1", f"icmp eq ptr {ptr}, null"), UNLIKELY):
                 self.tail("mem_fault")
             return FastSpan(self, ptr, write)
-        tlb = self.emit(f"load ptr, ptr {self.field('dtlb_el0' if unpriv else 'dtlb')}, align 8, {CPU}")
+        tlb = self.emit(
+            f"load ptr, ptr {self.field('dtlb_el0' if unpriv else 'dtlb')}, align 8, {CPU}"
+        )
         want = (address + (size - 1)) & layout.PAGE_MASK
         if align > 1:
             want = want | (address & (align - 1))
@@ -319,7 +324,9 @@ class Handler(Code, Machine):
         self.place(no)
         self.tail(f"{self.name}_slow")
         self.place(yes)
-        return FastSpan(self, self.pointer(address + self.load_at(self.gep(entry, 16), "i64")), write)
+        return FastSpan(
+            self, self.pointer(address + self.load_at(self.gep(entry, 16), "i64")), write
+        )
 
     # -- branches ---------------------------------------------------------------------------
     def branch(self, offset: Field, *, link: bool = False, cond: Value | None = None) -> None:

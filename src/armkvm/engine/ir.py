@@ -1,9 +1,9 @@
 """Writing LLVM functions in Python: a text builder with structured control flow.
 
 `Function` collects the lines of one LLVM function and is the `Emitter` of the values in it. `if_`,
-`else_` and `loop` give structured control; `Var` is a mutable variable (an alloca, which LLVM's sroa
-turns into SSA). CPU-state accesses and guest memory carry different TBAA tags: that is what lets LLVM
-keep guest registers in host registers across a guest store.
+`else_` and `loop` give structured control; `Var` is a mutable variable (an alloca, which LLVM's
+sroa turns into SSA). CPU-state accesses and guest memory carry different TBAA tags: that is what
+lets LLVM keep guest registers in host registers across a guest store.
 """
 
 from __future__ import annotations

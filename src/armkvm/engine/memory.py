@@ -2,16 +2,21 @@
 
 `mem_access` is what a slow handler calls: it checks alignment, walks, applies stage 2, refills the
 software TLB and gives a host pointer. An access that crosses a page goes through a 64-byte bounce
-buffer that `mem_commit` writes back. A page that holds decoded records never has a write entry in any
-TLB: a write to it comes here and drops the records first. Device memory, and everything
-while SCTLR_EL1.A is set, never gets an entry either: alignment is checked here.
+buffer that `mem_commit` writes back. A page that holds decoded records never has a write entry in
+any TLB: a write to it comes here and drops the records first. Device memory, and everything while
+SCTLR_EL1.A is set, never gets an entry either: alignment is checked here.
 """
 
 from __future__ import annotations
 
 from armkvm.engine import layout
-from armkvm.engine.handler import ACCESS_CACHE, ACCESS_UNPRIV, ACCESS_WRITE
-from armkvm.engine.handler import ALIGN_SHIFT, ELEMENT_SHIFT
+from armkvm.engine.handler import (
+    ACCESS_CACHE,
+    ACCESS_UNPRIV,
+    ACCESS_WRITE,
+    ALIGN_SHIFT,
+    ELEMENT_SHIFT,
+)
 from armkvm.engine.ir import Function
 from armkvm.engine.native import bit, cpu_array, field_at, native, param, set_field_at, stage2
 from armkvm.engine.walk import ALIGNMENT, WALK_EL0, WALK_WRITE
@@ -37,7 +42,7 @@ def data_entry(fn: Function, tlb: Value, va: Value) -> str:
 
 
 def _translate_page() -> None:
-    """The host address of va for one access that stays in its page; 0 with fault_* set on a fault."""
+    """The host address of va for an access that stays in its page; 0 and fault_* on a fault."""
     with native("translate_page", "i64 %va, i64 %flags", ret="i64") as fn:
         va, flags = param(fn, "va"), param(fn, "flags")
         write = (flags & ACCESS_WRITE).ne(0)

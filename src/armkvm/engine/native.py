@@ -4,7 +4,8 @@
 
     with native("walk", "i64 %va", ret="i64") as fn: ...
 
-Everything entered here, and the routines of `routine()` (handler signature), becomes one LLVM module.
+Everything entered here, and the routines of `routine()` (handler signature), becomes one LLVM
+module.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ TEXTS: list[str] = []
 
 
 @contextmanager
-def native(name: str, params: str, *, ret: str = "void", public: bool = False) -> Iterator[Function]:
+def native(
+    name: str, params: str, *, ret: str = "void", public: bool = False
+) -> Iterator[Function]:
     """A native function `ret name(ptr %cpu, params)`."""
     fn = Function()
     yield fn

@@ -1,8 +1,8 @@
 """The architected timers in native code (Arm ARM D11.2) and the counters' relation to instructions.
 
-Time is `ns_base + ((count - ns_count) * ns_mult >> 16)` nanoseconds: a function of the retired instructions
-that host/clock.py sets; nothing here reads the host's time. A tick of the counter is 16 ns (62.5 MHz).
-`deadline` turns everything that can end a run into one instruction count.
+Time is `ns_base + ((count - ns_count) * ns_mult >> 16)` nanoseconds: a function of the retired
+instructions that host/clock.py sets; nothing here reads the host's time. A tick of the counter is
+16 ns (62.5 MHz). `deadline` turns everything that can end a run into one instruction count.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The software TLBs: contexts, flushing, and TLB maintenance (Arm ARM D8.14).
 
 EL1 has one data and one instruction TLB. EL0 has a pair for each of the last few address spaces
-(TTBR0_EL1's base and the ASID), so that a context switch moves two pointers. By-address operations ignore the
-ASID and go to every pair: invalidating more than was asked is always allowed.
+(TTBR0_EL1's base and the ASID), so that a context switch moves two pointers. By-address operations
+ignore the ASID and go to every pair: invalidating more than was asked is always allowed.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _set_context() -> None:
 
 
 def _drop_address() -> None:
-    """Drop va (bits [55:12]) from one pair of TLBs; `blocks`: entries may come from larger blocks."""
+    """Drop va (bits [55:12]) from one pair of TLBs; `blocks`: some entries are of larger blocks."""
     with native("drop_address", "i64 %data, i64 %code, i64 %va, i64 %blocks") as fn:
         va = param(fn, "va")
 
@@ -130,8 +130,7 @@ def _tlbi() -> None:
         blocks = fn.get("el1_blocks")
         fn.line(f"{call}i64 {data.ref}, i64 {code.ref}, i64 {va.ref}, i64 {blocks.ref})")
         blocks = fn.get("el0_blocks")
-        with fn.if_(bit(va, 55).eq(0)):
-            with fn.range(layout.CONTEXTS) as i:
-                data = cpu_array(fn, layout.DTLB_EL0) + i * _D
-                code = cpu_array(fn, layout.ITLB_EL0) + i * _I
-                fn.line(f"{call}i64 {data.ref}, i64 {code.ref}, i64 {va.ref}, i64 {blocks.ref})")
+        with fn.if_(bit(va, 55).eq(0)), fn.range(layout.CONTEXTS) as i:
+            data = cpu_array(fn, layout.DTLB_EL0) + i * _D
+            code = cpu_array(fn, layout.ITLB_EL0) + i * _I
+            fn.line(f"{call}i64 {data.ref}, i64 {code.ref}, i64 {va.ref}, i64 {blocks.ref})")

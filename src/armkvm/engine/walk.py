@@ -1,8 +1,8 @@
 """Stage 1 and stage 2 address translation (Arm ARM D8: VMSAv8-64, one translation regime EL1&0).
 
-`walk` mirrors AArch64.S1Translate: 4, 16 and 64 KiB granules, 48-bit addresses, hierarchical permissions,
-the Access flag managed by software, as Armv8.0 has it. Stage 2 is the list of memory segments of the VM:
-whatever is not in it is a stage 2 fault, which the hypervisor sees as MMIO.
+`walk` mirrors AArch64.S1Translate: 4, 16 and 64 KiB granules, 48-bit addresses, hierarchical
+permissions, the Access flag managed by software, as Armv8.0 has it. Stage 2 is the list of memory
+segments of the VM: whatever is not in it is a stage 2 fault, which the hypervisor sees as MMIO.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def _segment() -> None:
         ipa = param(fn, "ipa")
 
         def inside(seg: str) -> Value:
-            return (ipa - field_at(fn, seg, layout.SEG_IPA)).ult(field_at(fn, seg, layout.SEG_BYTES))
+            return (ipa - field_at(fn, seg, layout.SEG_IPA)).ult(
+                field_at(fn, seg, layout.SEG_BYTES)
+            )
 
         hint = fn.get("segment_hint")
         with fn.if_(hint.ne(0)):
@@ -98,7 +100,8 @@ def _walk() -> None:
         tsz = half & 63
         tsz = fn.select(tsz.ult(16), 16, fn.select(tsz.ugt(39), 39, tsz))
         tbi = fn.select(high, bit(tcr, 38), bit(tcr, 37)).ne(0)
-        # TG1 and TG0 number the granules differently (D17.2.131); a byte for each value of the field.
+        # TG1 and TG0 number the granules differently (D17.2.131); a byte for each value of the
+        # field.
         shifts = fn.select(high, fn.const("i64", 0x100C_0E0C), fn.const("i64", 0x0C0E_100C))
         page_shift = shifts.lshr((half.lshr(14) & 3) << 3) & 0xFF
         size = fn.const("i64", 64) - tsz

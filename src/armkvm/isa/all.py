@@ -8,7 +8,18 @@ import pkgutil
 import armkvm.isa
 from armkvm.isa.table import TABLE, Form, Insn
 
-_INFRASTRUCTURE = {"all", "value", "field", "machine", "table", "decode", "disasm", "asm", "sysreg", "features"}
+_INFRASTRUCTURE = {
+    "all",
+    "value",
+    "field",
+    "machine",
+    "table",
+    "decode",
+    "disasm",
+    "asm",
+    "sysreg",
+    "features",
+}
 
 for _module in sorted(m.name for m in pkgutil.iter_modules(armkvm.isa.__path__)):
     if _module not in _INFRASTRUCTURE:

@@ -1,15 +1,17 @@
 """ID registers, computed from the features that the table of instructions implements (D17.2).
 
-Nothing here may claim what is not there: a feature's field is set only where its instructions are in
-the table. Fields that describe the machine around the instructions (address sizes, caches, debug resources)
-are constants of this implementation.
+Nothing here may claim what is not there: a feature's field is set only where its instructions are
+in the table. Fields that describe the machine around the instructions (address sizes, caches, debug
+resources) are constants of this implementation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-MIDR = 0x000F_A4B1  # implementer 0: reserved for software use; architecture 0xf: see the ID registers
+MIDR = (
+    0x000F_A4B1  # implementer 0: reserved for software use; architecture 0xf: see the ID registers
+)
 
 
 def id_registers(features: Collection[str]) -> dict[str, int]:

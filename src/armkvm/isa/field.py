@@ -113,11 +113,13 @@ class Field:
         """The value for one instruction word, as an unsigned 64-bit integer."""
         if self.op == "bits":
             lo, width = self.args
-            assert isinstance(lo, int) and isinstance(width, int)
+            assert isinstance(lo, int)
+            assert isinstance(width, int)
             return (word >> lo) & ((1 << width) - 1)
         if self.op == "lookup":
             index, table = self.args
-            assert isinstance(index, Field) and isinstance(table, tuple)
+            assert isinstance(index, Field)
+            assert isinstance(table, tuple)
             return table[index.eval(word)] & MASK64
         vals = [evaluate(a, word) for a in self.args if not isinstance(a, tuple)]
         if self.op == "choose":

@@ -51,8 +51,8 @@ class Machine(ABC):
 
     @abstractmethod
     def intrinsic(self, name: str, ty: str, *args: Value | bool) -> Value:
-        """Call `llvm.NAME` (given in full, with its type suffix) returning ty; a Python bool passes an
-        immediate i1."""
+        """Call `llvm.NAME` (given in full, with its type suffix) returning ty; a Python bool passes
+        an immediate i1."""
 
     @abstractmethod
     def unlikely(self, c: Value, usual: Value, compute: Callable[[], Value]) -> Value:
@@ -60,7 +60,8 @@ class Machine(ABC):
 
     @abstractmethod
     def when(self, c: Value) -> AbstractContextManager[None]:
-        """A block that runs where c (i1) holds and then goes on behind it; may end the instruction."""
+        """A block that runs where c (i1) holds and then goes on behind it; may end the
+        instruction."""
 
     @abstractmethod
     def get(self, name: str, ty: str = "i64") -> Value:
@@ -93,8 +94,8 @@ class Machine(ABC):
 
     @abstractmethod
     def V(self, r: Field | int, ty: str) -> Value:
-        """V[r] read as ty (8 to 128 bits, from bit 0; a scalar or a vector type). Any arithmetic on Field
-        r is allowed: m.V((Rt + 1) & 31, ...)."""
+        """V[r] read as ty (8 to 128 bits, from bit 0; a scalar or a vector type). Any arithmetic on
+        Field r is allowed: m.V((Rt + 1) & 31, ...)."""
 
     @abstractmethod
     def set_V(self, r: Field | int, v: Value) -> None:
@@ -152,8 +153,8 @@ class Machine(ABC):
     # -- memory -----------------------------------------------------------------------------
     @abstractmethod
     def load(self, address: Value, ty: str, *, acc: str = "normal") -> Value:
-        """Mem[address] of type ty. acc: "normal"; "unpriv" (LDTR: as EL0); "ordered" (acquire/release,
-        exclusive, atomic: an unaligned address faults)."""
+        """Mem[address] of type ty. acc: "normal"; "unpriv" (LDTR: as EL0); "ordered"
+        (acquire/release, exclusive, atomic: an unaligned address faults)."""
 
     @abstractmethod
     def store(self, address: Value, value: Value, *, acc: str = "normal") -> None:
@@ -170,10 +171,11 @@ class Machine(ABC):
         elem: int = 1,
         acc: str = "normal",
     ) -> Span:
-        """Check `size` bytes (up to 64) at address as one access, for instructions that touch several
-        registers (LDP, LD4) or read and write (atomics: write=True allows both). `align`: alignment that
-        always faults when missed (1: none); `elem`: element size, the alignment that Device memory and
-        SCTLR_EL1.A ask for. acc also takes "cache": maintenance by address, no data moved."""
+        """Check `size` bytes (up to 64) at address as one access, for instructions that touch
+        several registers (LDP, LD4) or read and write (atomics: write=True allows both). `align`:
+        alignment that always faults when missed (1: none); `elem`: element size, the alignment that
+        Device memory and SCTLR_EL1.A ask for. acc also takes "cache": maintenance by address, no
+        data moved."""
 
     # -- branches ---------------------------------------------------------------------------
     @abstractmethod

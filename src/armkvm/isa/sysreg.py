@@ -1,8 +1,8 @@
 """The system registers of an Armv8.0-A processing element at EL1 and EL0 (Arm ARM, chapter D17).
 
 One row a register: name, encoding, reset value, who may access it, which bits keep what is written.
-Rows of kind "stored" are plain state; "id" rows are read-only state whose values the hypervisor sets;
-"special" rows have a meaning of their own in isa/system.py. Encodings without a row are
+Rows of kind "stored" are plain state; "id" rows are read-only state whose values the hypervisor
+sets; "special" rows have a meaning of their own in isa/system.py. Encodings without a row are
 trapped to EL2 when EL1 uses them, as under a hypervisor that traps what it does not know.
 """
 
@@ -73,7 +73,9 @@ def _id_space() -> list[SysReg]:
     ]
 
 
-_SCTLR_RES1 = 0x30D0_0800  # bits that are RES1 in Armv8.0 (D17.2.118); 28/29 LSMAOE/nTLSMD, 20, 22, 23, 11
+_SCTLR_RES1 = (
+    0x30D0_0800  # bits that are RES1 in Armv8.0 (D17.2.118); 28/29 LSMAOE/nTLSMD, 20, 22, 23, 11
+)
 
 SYSREGS: list[SysReg] = [
     SysReg("MIDR_EL1", (3, 0, 0, 0, 0), "id", "ro"),
@@ -86,8 +88,14 @@ SYSREGS: list[SysReg] = [
     SysReg("CSSELR_EL1", (3, 2, 0, 0, 0), mask=0xF),
     SysReg("CTR_EL0", (3, 3, 0, 0, 1), "id", "ro", "ro", el0_gate=(15,)),
     SysReg("DCZID_EL0", (3, 3, 0, 0, 7), "special", "ro", "ro"),
-    SysReg("SCTLR_EL1", (3, 0, 1, 0, 0), mask=0x0501_DFDF | 1 << 26, ones=_SCTLR_RES1,
-           reset=0x00C5_0838 & ~1, effect="wrote_sctlr"),
+    SysReg(
+        "SCTLR_EL1",
+        (3, 0, 1, 0, 0),
+        mask=0x0501_DFDF | 1 << 26,
+        ones=_SCTLR_RES1,
+        reset=0x00C5_0838 & ~1,
+        effect="wrote_sctlr",
+    ),
     SysReg("ACTLR_EL1", (3, 0, 1, 0, 1)),
     SysReg("CPACR_EL1", (3, 0, 1, 0, 2), mask=3 << 20, effect="wrote_cpacr"),
     SysReg("TTBR0_EL1", (3, 0, 2, 0, 0), effect="wrote_ttbr"),

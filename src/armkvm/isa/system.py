@@ -1,8 +1,9 @@
-"""Exception-generating and system instructions (Arm ARM C4.1.3, C6.2): SVC to ERET, barriers and hints,
-MSR/MRS, and the SYS space: cache and TLB maintenance, address translation, DC ZVA.
+"""Exception-generating and system instructions (Arm ARM C4.1.3, C6.2): SVC to ERET, barriers and
+hints, MSR/MRS, and the SYS space: cache and TLB maintenance, address translation, DC ZVA.
 
-Every system register of isa/sysreg.py has an MRS and an MSR form of its own, made here from its row.
-Encodings of the MSR/MRS/SYS space without a form are UNDEFINED at EL0 and trapped to EL2 from EL1.
+Every system register of isa/sysreg.py has an MRS and an MSR form of its own, made here from its
+row. Encodings of the MSR/MRS/SYS space without a form are UNDEFINED at EL0 and trapped to EL2 from
+EL1.
 """
 
 from __future__ import annotations
@@ -71,8 +72,12 @@ def HLT(m: Machine, imm16: Field) -> None:
     m.undefined()  # no external debugger: halting is not allowed
 
 
-@insn("11010100 101 imm16:16 000 =LL:2", asm="dcps{LL} #{imm16:hex}", ref="C6.2.87",
-      where=lambda LL, imm16: LL != 0)
+@insn(
+    "11010100 101 imm16:16 000 =LL:2",
+    asm="dcps{LL} #{imm16:hex}",
+    ref="C6.2.87",
+    where=lambda LL, imm16: LL != 0,
+)
 def DCPS(m: Machine, imm16: Field, LL: int) -> None:
     m.undefined()  # only in Debug state
 
@@ -98,8 +103,12 @@ def _hint_text(immCRm: int, immop2: int) -> str:
     return _HINTS.get(n, f"hint #{n:#x}")
 
 
-@insn("1101010100 0 00 011 0010 immCRm:4 immop2:3 11111", asm=_hint_text, ref="C6.2.99",
-      where=lambda immCRm, immop2: (immCRm << 3 | immop2).isnt(3))
+@insn(
+    "1101010100 0 00 011 0010 immCRm:4 immop2:3 11111",
+    asm=_hint_text,
+    ref="C6.2.99",
+    where=lambda immCRm, immop2: (immCRm << 3 | immop2).isnt(3),
+)
 def HINT(m: Machine, immCRm: Field, immop2: Field) -> None:
     """All hints but WFI do nothing; WFE may always return at once (D1.6.1)."""
 
@@ -111,9 +120,12 @@ def WFI(m: Machine) -> None:
     m.finish("wfi")
 
 
-@insn("1101010100 0 00 011 0011 immCRm:4 =op2:3 11111", ref="C6.2.92",
-      asm=lambda immCRm, op2: f"{('dsb', 'dmb')[op2 & 1]} #{immCRm}",
-      where=lambda immCRm, op2: op2 in (4, 5))
+@insn(
+    "1101010100 0 00 011 0011 immCRm:4 =op2:3 11111",
+    ref="C6.2.92",
+    asm=lambda immCRm, op2: f"{('dsb', 'dmb')[op2 & 1]} #{immCRm}",
+    where=lambda immCRm, op2: op2 in (4, 5),
+)
 def BARRIER(m: Machine, immCRm: Field, op2: int) -> None:
     """One CPU runs at a time: every access is already ordered and complete."""
 
@@ -137,8 +149,11 @@ def MSR_SPSel(m: Machine, immCRm: Field) -> None:
     m.finish("write_spsel", m.imm(immCRm & 1))
 
 
-@insn("1101010100 0 00 011 0100 immCRm:4 11 =clear 11111", ref="C6.2.229",
-      asm=lambda immCRm, clear: f"msr daif{('set', 'clr')[clear]}, #{immCRm}")
+@insn(
+    "1101010100 0 00 011 0100 immCRm:4 11 =clear 11111",
+    ref="C6.2.229",
+    asm=lambda immCRm, clear: f"msr daif{('set', 'clr')[clear]}, #{immCRm}",
+)
 def MSR_DAIF_imm(m: Machine, immCRm: Field, clear: int) -> None:
     _gate(m, "sctlr_el1", (UMA,))
     daif, bits = m.get("daif"), m.imm(immCRm)
@@ -237,14 +252,21 @@ def _enter(r: SysReg) -> None:
     text = r.name.lower()
     if r.el1 != "wo":
 
-        @insn(_drawing(r.enc, True), asm=f"mrs {{Rt:x}}, {text}", ref="C6.2.228", name=f"MRS_{r.name}")
+        @insn(
+            _drawing(r.enc, True), asm=f"mrs {{Rt:x}}, {text}", ref="C6.2.228", name=f"MRS_{r.name}"
+        )
         def mrs(m: Machine, Rt: Field) -> None:
             _check_access(m, r, write=False)
             m.set_X(Rt, _read_special(m, r) if r.kind == "special" else m.get(r.field))
 
     if r.el1 != "ro":
 
-        @insn(_drawing(r.enc, False), asm=f"msr {text}, {{Rt:x}}", ref="C6.2.230", name=f"MSR_{r.name}")
+        @insn(
+            _drawing(r.enc, False),
+            asm=f"msr {text}, {{Rt:x}}",
+            ref="C6.2.230",
+            name=f"MSR_{r.name}",
+        )
         def msr(m: Machine, Rt: Field) -> None:
             _check_access(m, r, write=True)
             v = m.X(Rt)
@@ -269,8 +291,12 @@ def _sys(op1: int, crn: int, crm: int, op2: int) -> str:
 
 
 def _enter_tlbi(text: str, op1: int, crm: int, op2: int, kind: int) -> None:
-    @insn(_sys(op1, 8, crm, op2), asm=f"tlbi {text}" + ("" if kind == TLBI_ALL else ", {Rt:x}"),
-          ref="C5.5", name=f"TLBI_{text.upper()}")
+    @insn(
+        _sys(op1, 8, crm, op2),
+        asm=f"tlbi {text}" + ("" if kind == TLBI_ALL else ", {Rt:x}"),
+        ref="C5.5",
+        name=f"TLBI_{text.upper()}",
+    )
     def tlbi(m: Machine, Rt: Field) -> None:
         _privileged(m)
         m.finish("tlb_maintenance", m.const("i64", kind), m.X(Rt))
@@ -289,8 +315,12 @@ for _shared, _crm in (("", 7), ("is", 3)):
 
 
 def _enter_cache(text: str, op1: int, crm: int, op2: int, *, by_va: bool, gate: int | None) -> None:
-    @insn(_sys(op1, 7, crm, op2), asm=f"{text}, {{Rt:x}}" if by_va else text, ref="C5.3",
-          name=text.upper().replace(" ", "_"))
+    @insn(
+        _sys(op1, 7, crm, op2),
+        asm=f"{text}, {{Rt:x}}" if by_va else text,
+        ref="C5.3",
+        name=text.upper().replace(" ", "_"),
+    )
     def maintain(m: Machine, Rt: Field) -> None:
         """Caches are not modelled: only the checks that the operation makes are seen."""
         if gate is None:

@@ -1,14 +1,16 @@
 """The table of instructions: encodings drawn as in the Arm manual, each beside its meaning.
 
-    @insn("sf 0 0 100010 sh imm12:12 Rn:5 Rd:5", asm="add {Rd:rsp}, {Rn:rsp}, #{imm12}", ref="C6.2.5")
+    @insn("sf 0 0 100010 sh imm12:12 Rn:5 Rd:5", asm="add {Rd:rsp}, ...", ref="C6.2.5")
     def ADD_imm(m, sf, sh, imm12, Rn, Rd): ...
 
 A drawing is a row of tokens from bit 31 down: literal bits (`x` is ignored by the CPU), and named
 fields with a width (`name` alone is one bit wide). Fields are of two kinds:
 
-- `R...` and `imm...` are *operands*: the description gets a `Field`, a decode-time expression, and the
+- `R...` and `imm...` are *operands*: the description gets a `Field`, a decode-time expression, and
+the
   generated code reads its value from the instruction's op record;
-- every other field *specialises*: each of its values makes a form of its own, and the description gets
+- every other field *specialises*: each of its values makes a form of its own, and the description
+gets
   a Python int. `=name:width` makes any field one of these.
 
 `where(**fields)` says which words are allocated: a Python bool over specialising fields drops whole
@@ -65,7 +67,9 @@ class Insn:
     ref: str
     feature: str
     where: Callable[..., bool | int | Field] | None
-    layout: list[tuple[str, int, int, bool]] = field(default_factory=list)  # name, lo, width, operand
+    layout: list[tuple[str, int, int, bool]] = field(
+        default_factory=list
+    )  # name, lo, width, operand
 
     def forms(self) -> Iterator[Form]:
         """All forms, in the order of their specialising fields."""

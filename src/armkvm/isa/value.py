@@ -1,16 +1,16 @@
 """Typed run-time values that the instruction descriptions compute with.
 
 A `Value` names one SSA value of LLVM: its type is LLVM's spelling ("i64", "double", "<4 x i32>")
-and every operator appends one LLVM instruction to the trace it belongs to. Python integers (and, for
-floating-point types, floats) are accepted wherever a value is and take the other side's type;
-a vector type splats them. Widths must match: a mistake is a TypeError while tracing, never bad code.
+and every operator appends one LLVM instruction to the trace it belongs to. Python integers (and,
+for floating-point types, floats) are accepted wherever a value is and take the other side's type; a
+vector type splats them. Widths must match: a mistake is a TypeError while tracing, never bad code.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from functools import lru_cache
+from functools import cache
 from typing import Protocol
 
 _VECTOR = re.compile(r"<(\d+) x (\w+)>")
@@ -24,21 +24,21 @@ class Emitter(Protocol):
         """Append `%n = text` and return `%n`."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def lanes(ty: str) -> int:
     """Number of lanes of a vector type; 1 for a scalar."""
     m = _VECTOR.fullmatch(ty)
     return int(m[1]) if m else 1
 
 
-@lru_cache(maxsize=None)
+@cache
 def element(ty: str) -> str:
     """Lane type of a vector type; the type itself for a scalar."""
     m = _VECTOR.fullmatch(ty)
     return m[2] if m else ty
 
 
-@lru_cache(maxsize=None)
+@cache
 def bits(ty: str) -> int:
     """Width of a type in bits, all lanes together."""
     e = element(ty)
@@ -56,7 +56,7 @@ def same_shape(ty: str, elem: str) -> str:
     return vector(n, elem) if _VECTOR.fullmatch(ty) else elem
 
 
-@lru_cache(maxsize=None)
+@cache
 def literal(ty: str, x: int | float) -> str:
     """LLVM's spelling of a constant of type ty; a vector type gets it in every lane."""
     e = element(ty)
@@ -73,7 +73,6 @@ def literal(ty: str, x: int | float) -> str:
             raise TypeError(f"{x!r} does not fit {e}")
         text = str(x & ((1 << w) - 1))
     return text if e == ty else f"splat ({e} {text})"
-
 
 
 class Value:
@@ -109,9 +108,7 @@ class Value:
         return self._new(self.ty, f"{op} {self.ty} {self.operand(x)}, {self.ref}")
 
     def _cmp(self, op: str, y: Value | int | float) -> Value:
-        return self._new(
-            same_shape(self.ty, "i1"), f"{op} {self.ty} {self.ref}, {self.operand(y)}"
-        )
+        return self._new(same_shape(self.ty, "i1"), f"{op} {self.ty} {self.ref}, {self.operand(y)}")
 
     @property
     def bits(self) -> int:
@@ -238,7 +235,7 @@ class Value:
         return self._new(self.ty, f"fneg {self.ty} {self.ref}")
 
     def fcmp(self, pred: str, y: Value | float) -> Value:
-        """Comparison by LLVM's predicate: oeq ogt oge olt ole one ord ueq ugt uge ult ule une uno."""
+        """By LLVM's predicate: oeq ogt oge olt ole one ord ueq ugt uge ult ule une uno."""
         return self._cmp(f"fcmp {pred}", y)
 
     # -- casts ------------------------------------------------------------------------------
