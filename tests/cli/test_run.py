@@ -1,5 +1,6 @@
 """armkvm run: what its options become, with a machine that only records what it was given."""
 
+import contextlib
 import json
 import sys
 import types
@@ -49,9 +50,15 @@ class Recorder:
             def load(cls, progress: Any) -> None:
                 recorder.loaded += 1
 
+        class System(contextlib.nullcontext["System"]):
+            def __init__(self, host: str, clock: str) -> None:
+                super().__init__(self)
+                self.host, self.clock = host, clock
+
         for name, classes in (
             ("armkvm.vmm.machine", {"Config": types.SimpleNamespace, "Machine": Machine}),
             ("armkvm.engine.cpu", {"Engine": Engine}),
+            ("armkvm.kvm.system", {"System": System}),
         ):
             module = types.ModuleType(name)
             module.__dict__.update(classes)
@@ -91,7 +98,7 @@ def test_defaults(machine: Recorder, kernel: str) -> None:
     assert config.image.initrd is None
     assert config.params == "console=ttyAMA0 panic=-1"
     assert (config.cpus, config.mem_bytes) == (1, 512 << 20)
-    assert (config.irqchip, config.host, config.time) == ("gicv2", "nvhe-gicv2", "virtual")
+    assert (config.system.host, config.system.clock) == ("nvhe-gicv2", "virtual")
     assert (config.max_insns, config.timeout) == (None, None)
     assert (machine.loaded, machine.closed) == (1, 1)
 
@@ -119,7 +126,8 @@ def test_the_rest_of_the_options(machine: Recorder, kernel: str, tmp_path: Path)
     options = ["--time", "realtime", "--max-insns", "1e6", "--timeout", "2.5", "-p", ""]
     assert main(["run", "-k", kernel, "--dump-dtb", str(tmp_path / "dtb"), *options]) == 0
     config = machine.config
-    assert (config.time, config.max_insns, config.timeout) == ("realtime", 10**6, 2.5)
+    assert config.system.clock == "realtime"
+    assert (config.max_insns, config.timeout) == (10**6, 2.5)
     assert config.params == ""
     assert (tmp_path / "dtb").read_bytes() == b"tree"
 
