@@ -58,8 +58,8 @@ def FCMP_FCMPE(m: Machine, ftype: int, Rm: Field, Rn: Field, opc: int) -> None:
 
 @insn(
     "00011110 ftype:2 1 Rm:5 cond:4 01 Rn:5 op imm4:4",
-    asm=lambda ftype, Rm, cond, Rn, op, imm4: (
-        f"fccmp{'e' * op} {LETTERS[ftype]}{Rn}, {LETTERS[ftype]}{Rm}, #{imm4:#x}, {CONDITIONS[cond]}"
+    asm=lambda ftype, Rm, cond, Rn, op, imm4: "fccmp{0} {t}{1}, {t}{2}, #{3:#x}, {4}".format(
+        "e" * op, Rn, Rm, imm4, CONDITIONS[cond], t=LETTERS[ftype]
     ),
     ref="C7.2 FCCMP, FCCMPE",
     feature="fp",

@@ -1,4 +1,4 @@
-"""Scalar floating-point data processing with 1, 2 and 3 sources, and FMOV (immediate) (Arm ARM, C4.1).
+"""Scalar floating-point data processing, 1 to 3 sources, and FMOV (immediate) (Arm ARM, C4.1).
 
 0 0 0 11110 ftype 1 opcode 10000 Rn Rd          FMOV FABS FNEG FSQRT FCVT FRINT*
 0 0 0 11110 ftype 1 Rm opcode 10 Rn Rd          FADD ... FNMUL

@@ -6,8 +6,8 @@ FPProcessNaNs3(), FPRound() and FPUnpack() say.
 
 With FPCR.FZ the host flushes operands and results too (DAZ and FTZ), but has no IDC, and raises
 Inexact for a result that it flushes, where Arm raises Underflow alone. So while FZ is set every
-operation moves the flags that it raised from MXCSR to FPSR; one that flushed a result drops them and
-is done again with harmless operands in those lanes, to find the flags of the others.
+operation moves the flags that it raised from MXCSR to FPSR; one that flushed a result drops them
+and is done again with harmless operands in those lanes, to find the flags of the others.
 """
 
 from __future__ import annotations
@@ -85,9 +85,19 @@ def flushed(m: Machine, x: Value) -> Value:
     return m.select(zero, with_sign_of(x, 0), x)
 
 
-def _native(m: Machine, x: Value, name: str, ty: str) -> Value:
-    """Call one of the functions of engine/fpenv.py."""
-    return m.call(name, ty, Value(x.m, "ptr", "%cpu"))
+def _native(m: Machine, x: Value, name: str, ty: str, *args: Value) -> Value:
+    """Call one of the functions of engine/fpenv.py, from the trace that x belongs to."""
+    return m.call(name, ty, Value(x.m, "ptr", "%cpu"), *args)
+
+
+def host_flags(m: Machine, x: Value) -> Value:
+    """MXCSR: to be put back by set_host_flags() after a computation whose flags do not count."""
+    return _native(m, x, "get_mxcsr", "i32")
+
+
+def set_host_flags(m: Machine, mxcsr: Value) -> None:
+    """Put back what host_flags() gave."""
+    _native(m, mxcsr, "set_mxcsr", "void", mxcsr)
 
 
 def flush_to_zero(
@@ -97,8 +107,8 @@ def flush_to_zero(
     operation: Operation | None = None,
     operands: Sequence[Value] = (),
 ) -> None:
-    """What FPCR.FZ adds behind an operation; nothing where it is clear. FPUnpack(): IDC for denormals
-    among `unpacked`. With r = operation(operands) the result may have been flushed."""
+    """What FPCR.FZ adds behind an operation; nothing where it is clear. FPUnpack(): IDC for
+    denormals among `unpacked`. With r = operation(operands) the result may have been flushed."""
 
     def with_fz() -> Value:
         for x in unpacked:
@@ -106,8 +116,7 @@ def flush_to_zero(
         trace = unpacked[0]
         if r is not None and operation is not None:
             # MXCSR holds what this operation raised: each one leaves it clear.
-            mxcsr = _native(m, trace, "get_mxcsr", "i32")
-            raise_flags(m, UFC, (mxcsr & HOST_UNDERFLOW).ne(0))
+            raise_flags(m, UFC, (host_flags(m, trace) & HOST_UNDERFLOW).ne(0))
             _native(m, trace, "fp_enter", "void")
             gone = magnitude(r).eq(0)
             operation(*(m.select(gone, m.const(x.ty, 1.0), x) for x in operands))

@@ -1,8 +1,8 @@
-"""Floating-point conversions: FPRoundInt(), FPToFixed(), FixedToFP(), FPConvert(), FPConvertRoundOdd().
+"""Floating-point conversions: FPRoundInt(), FPToFixed(), FixedToFP(), FPConvert() and its variants.
 
-By the names of the manual's shared pseudocode, over scalars and vectors as in fpmath.py. The host has
-no saturation, no rounding to odd and no alternative half precision: operands that need them are kept
-away from the host's conversion (it would raise the wrong flags) and put right with integers.
+By the names of the manual's shared pseudocode, over scalars and vectors as in fpmath.py. The host
+has no saturation, no rounding to odd and no alternative half precision: operands that need them are
+kept away from the host's conversion (it would raise the wrong flags) and put right with integers.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _scale(m: Machine, ty: str, fbits: Field | int, sign: int) -> Value:
 def FPToFixed(
     m: Machine, a: Value, ity: str, *, unsigned: bool, rounding: str, fbits: Field | int = 0
 ) -> Value:
-    """FPToFixed() to the integer lanes ity: saturates; NaN gives 0; both raise Invalid Operation."""
+    """FPToFixed() to the integer lanes ity: saturates; NaN gives 0; both raise Invalid."""
     if not unsigned and rounding == "Z" and isinstance(fbits, int) and not ity.startswith("<"):
         return _truncated(m, a, ity)
     width = bits(element(ity))
@@ -139,7 +139,7 @@ def _limits(m: Machine, a: Value, width: int, unsigned: bool) -> tuple[tuple[str
 
 
 def _to_integer(m: Machine, x: Value, ity: str, unsigned: bool) -> Value:
-    """Truncation of numbers that fit; raises Inexact. Through signed conversions, which every host has."""
+    """Truncation of numbers that fit, raising Inexact. Any host converts signed integers."""
     if not unsigned:
         return strict_exact(m, "fptosi", ity, x)
     width = bits(element(ity))
@@ -163,8 +163,8 @@ def _saturation(m: Machine, a: Value, ity: str, unsigned: bool) -> Value:
 
 
 def _truncated(m: Machine, a: Value, ity: str) -> Value:
-    """FPToFixed() toward zero, signed, scalar: the host answers the least integer, and raises Invalid,
-    where Arm saturates."""
+    """FPToFixed() toward zero, signed, scalar: where Arm saturates, the host answers the least
+    integer and raises Invalid."""
     r = strict_exact(m, "fptosi", ity, a)
     r = Value(r.m, ity, r.m.emit(f"freeze {r!r}"))
     least = 1 << (r.bits - 1)
@@ -323,7 +323,7 @@ def double_to_half(m: Machine, a: Value) -> Value:
 
 
 def _round_odd(m: Machine, a: Value) -> tuple[Value, Value]:
-    """a rounded to odd at float's precision and range, still a double, and where that lost anything.
+    """a rounded to odd at float's precision and range, still a double; where that lost anything.
 
     NaNs and infinities stay as they are.
     """
@@ -351,7 +351,7 @@ def _round_odd(m: Machine, a: Value) -> tuple[Value, Value]:
 
 
 def FPConvertRoundOdd(m: Machine, a: Value) -> Value:
-    """FPConvertRoundOdd(): double to float, inexact results made odd (FCVTXN). Flags by integers."""
+    """FPConvertRoundOdd(): double to float, inexact results made odd (FCVTXN)."""
     ty = same_shape(a.ty, "float")
     odd, lost = _round_odd(m, a)
     fz = fpcr_bit(m, FZ)

@@ -1,7 +1,7 @@
 """Reciprocals: FPRecipEstimate(), FPRSqrtEstimate(), their Newton steps, and FPRecpX().
 
-By the names of the manual's shared pseudocode. The estimates are integer arithmetic on eight bits of
-fraction (the tables are those of simd_estimate.py) and never inexact; the steps are one fused operation.
+By the names of the manual's shared pseudocode. The estimates are integer arithmetic on eight bits
+of fraction, as in simd_estimate.py, and never inexact; the steps are one fused operation.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def FPRecipEstimate(m: Machine, a: Value) -> Value:
 
 
 def _overflows_to_infinity(m: Machine, x: Value) -> Value:
-    """FPCR.RMode's answer to an overflow with the sign of x: an infinity, not the largest number."""
+    """Where FPCR.RMode answers an overflow with an infinity, not with the largest number."""
     mode = splat_like(m.get("fpcr").lshr(22).trunc("i32") & 3, x)
     toward = m.select(pattern(x).slt(0), mode.eq(2), mode.eq(1))
     return mode.eq(0) | toward

@@ -1,12 +1,12 @@
 """Floating-point values: formats, and host operations with exact rounding and exception flags.
 
-The ground that fpmath.py, fpconvert.py and fpestimate.py stand on (Arm ARM, shared pseudocode FPUnpack(),
-FPProcessException()); what the host does otherwise than Arm is put right in fpcold.py. A value is a
-scalar or a vector; every function works on both, lane by lane.
+The ground that fpmath.py, fpconvert.py and fpestimate.py stand on (Arm ARM, shared pseudocode
+FPUnpack(), FPProcessException()); what the host does otherwise than Arm is put right in fpcold.py.
+A value is a scalar or a vector; every function works on both, lane by lane.
 
 The host computes with the guest's rounding mode and gathers the flags (engine/fpenv.py), so each
-operation that rounds or raises is an LLVM *constrained* intrinsic: LLVM neither folds, moves, merges
-nor drops it. Classification is done with integers, which raise nothing.
+operation that rounds or raises is an LLVM *constrained* intrinsic: LLVM neither folds, moves,
+merges nor drops it. Classification is done with integers, which raise nothing.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ from armkvm.isa.fpcold import (
     at_edge,
     flush_to_zero,
     flushed,
+    host_flags,
     process_nans,
+    set_host_flags,
     settled,
     underflow,
 )
@@ -124,7 +126,7 @@ def FPMulAdd(m: Machine, addend: Value, a: Value, b: Value) -> Value:
 
 
 def infinity_times_zero(m: Machine, a: Value, b: Value) -> Value:
-    """Lanes in which one operand is an infinity and the other a zero, or a denormal with FPCR.FZ."""
+    """Lanes with an infinity and a zero, or, with FPCR.FZ, a denormal."""
     inf = format_of(a.ty).inf
     x, y = magnitude(flushed(m, a)), magnitude(flushed(m, b))
     return (x.eq(inf) & y.eq(0)) | (x.eq(0) & y.eq(inf))
@@ -158,7 +160,7 @@ def _scaled_product(m: Machine, at: Value, a: Value, b: Value) -> tuple[Value, V
 
 
 def _product_below(m: Machine, at: Value, a: Value, b: Value) -> Value:
-    """|a * b| is below the smallest normal number, in lanes whose rounded product is that number."""
+    """Where |a * b| is below the smallest normal number, of lanes that were rounded to it."""
     low, high = _scaled_product(m, at, a, b)
     edge = m.const(a.ty, -format_of(a.ty).smallest * 2.0 ** _SCALE[element(a.ty)])
     rest = strict(m, "fma", a.ty, absolute(m, low), absolute(m, high), edge)
@@ -168,6 +170,7 @@ def _product_below(m: Machine, at: Value, a: Value, b: Value) -> Value:
 def _sum_underflow(m: Machine, r: Value, at: Value, addend: Value, a: Value, b: Value) -> Value:
     """FPRound()'s underflow of addend + a * b in the lanes `at`, where r is the edge itself."""
     ty = a.ty
+    before = host_flags(m, a)
     low, high = _scaled_product(m, at, a, b)
     k = m.const(ty, 2.0 ** _SCALE[element(ty)])
     edge = with_sign_of(r, pattern(m.const(ty, format_of(ty).smallest))).bitcast(ty)
@@ -175,14 +178,15 @@ def _sum_underflow(m: Machine, r: Value, at: Value, addend: Value, a: Value, b: 
     addend = strict(m, "fmul", ty, m.select(at, addend, m.const(ty, 0.0)), k)
     # rest = (addend - edge) + low * high; the difference's rounding error is brought back after.
     difference = strict(m, "fsub", ty, addend, edge)
-    part = strict(m, "fadd", ty, difference, edge)
-    error = strict(m, "fsub", ty, addend, part)
+    part = strict(m, "fsub", ty, difference, addend)
+    error = strict(m, "fsub", ty, edge.fneg(), part)
     # Where the difference is nothing only the product's sign counts: a tiny one must not underflow.
     alone = magnitude(difference).eq(0)
     zero = magnitude(low).eq(0) | magnitude(high).eq(0)
     low = m.select(alone & ~zero, with_sign_of(low, pattern(m.const(ty, 1.0))), low)
     high = m.select(alone & ~zero, with_sign_of(high, pattern(m.const(ty, 1.0))), high)
     rest = strict(m, "fadd", ty, strict(m, "fma", ty, low, high, difference), error)
+    set_host_flags(m, before)  # what was rounded here is not the instruction's affair
     # Below the edge in magnitude: rest has the sign that the edge has not.
     signs = pattern(rest) ^ pattern(edge)
     below = signs.slt(0) & magnitude(rest).ne(0)

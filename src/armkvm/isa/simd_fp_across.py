@@ -1,4 +1,4 @@
-"""Advanced SIMD floating point inside one register: scalar pairwise and across lanes (Arm ARM, C4.1).
+"""Advanced SIMD floating point inside one register: pairwise and across lanes (Arm ARM, C4.1).
 
 0 1 1 11110 a sz 11000 opcode 10 Rn Rd         FADDP FMAXP ... (scalar)
 0 Q 1 01110 a sz 11000 opcode 10 Rn Rd         FMAXV FMINV FMAXNMV FMINNMV
@@ -37,7 +37,7 @@ _scalar_pairwise("1 01111", "fminp", FPMin)
 
 
 def _across(opcode: str, mnemonic: str, operation: Binary) -> None:
-    """Reduce(): halves are reduced first, so lanes 0 and 1, and 2 and 3, meet before the pairs do."""
+    """Reduce(): halves first, so lanes 0 and 1, and 2 and 3, meet before the pairs do."""
     a, op = opcode.split()
 
     @insn(

@@ -1,4 +1,4 @@
-"""Advanced SIMD floating point by element, vector and scalar (Arm ARM, C4.1 "vector x indexed element").
+"""Advanced SIMD floating point by element, vector and scalar (Arm ARM, C4.1).
 
 0 Q U 01111 1 sz L M Rm opcode H 0 Rn Rd       0 1 U 11111 1 sz L M Rm opcode H 0 Rn Rd
 """

@@ -3,7 +3,7 @@
     0 Q op 0111100000 abc 1111 01 defgh Rd         FMOV
     0 Q U 011110 immh immb opcode 1 Rn Rd          SCVTF UCVTF FCVTZS FCVTZU, and scalar forms
 
-immh says single (01xx) or double (1xxx); immh:immb is twice the element size less the fraction bits.
+immh says single (01xx) or double (1xxx); immh:immb is twice the element size less fbits.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _text(mnemonic: str, operands: str, sz: int) -> Callable[..., str]:
 def _fixed_point(
     opcode: str, mnemonic: str, operation: Fixed, elements: tuple[str, str], sz: int
 ) -> None:
-    """Enter the forms of one element size: its width fixes how many bits of immh:immb are a number."""
+    """Enter the forms of one element size, which fixes how many bits of immh:immb are a number."""
     immh = "1 immshift:6" if sz else "01 immshift:5"
     e = elements[sz]
     title = mnemonic.replace("?", "").upper()
