@@ -10,8 +10,10 @@ import os
 
 import pytest
 from tests.oracle.differ import Differ
+from tests.oracle.samples import CODE, Sample
 
 from armkvm.isa.all import forms
+from armkvm.isa.disasm import decode
 from armkvm.isa.table import Form
 
 SAMPLES = int(os.environ.get("ARMKVM_SAMPLES", "200"))  # of each form
@@ -38,3 +40,17 @@ def test_agrees_with_unicorn(differ: Differ, name: str) -> None:
     reports = differ.differ(CLASSES[name], SAMPLES, SEED)
     shown = "\n\n".join(reports[:8])
     assert reports == [], f"{len(reports)} of {len(CLASSES[name])} forms\n\n{shown}"
+
+
+def test_a_wrong_result_would_be_reported(differ: Differ) -> None:
+    """The peer gets SUB where the subject gets ADD."""
+    add, sub = 0x8B020020, 0xCB020020
+    registers = b"".join(i.to_bytes(8, "little") for i in range(32)) + bytes(512)
+    differ.subject.place(add.to_bytes(4, "little"))
+    differ.peer.place(sub.to_bytes(4, "little"))
+    form = decode(add)
+    assert form is not None
+    report = differ.compare(form, CODE, Sample(add, registers), memory=False)
+    assert report is not None
+    assert "add x0, x1, x2" in report
+    assert "X0: 0000000000000003, expected ffffffffffffffff" in report

@@ -57,12 +57,13 @@ class Differ:
             self.subject.place(code)
             self.peer.place(code)
             for i, sample in enumerate(batch):
-                difference = self._one(form, CODE + 4 * i, sample, memory)
+                difference = self.compare(form, CODE + 4 * i, sample, memory=memory)
                 if difference is not None:
                     found.append(difference)
         return found
 
-    def _one(self, form: Form, address: int, sample: Sample, memory: bool) -> str | None:
+    def compare(self, form: Form, address: int, sample: Sample, *, memory: bool) -> str | None:
+        """Run one sample, placed at address, on both; what differs, or None."""
         mine, theirs = self.subject, self.peer
         raised, pc = mine.step(address, sample)
         their_raised, their_pc = theirs.step(address, sample)

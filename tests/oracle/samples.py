@@ -12,6 +12,7 @@ import random
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ldexp
 
 from armkvm.isa.table import Form
 
@@ -49,7 +50,7 @@ def _lane_corners(exponent: int, mantissa: int) -> list[int]:
         one, one + 1, one - 1, one - (1 << mantissa), one | 1 << mantissa - 1,  # 1, 0.5, 1.5
         one + (1 << mantissa) | 1 << mantissa - 2,  # 2.5: a tie
         inf - 1, inf, inf + 1, quiet, quiet + 0x123, quiet - 1,  # largest, infinity, NaNs
-    ]  # fmt: skip
+    ]
     for edge in (7, 8, 15, 16, 23, 24, 31, 32, 52, 53, 63, 64):
         if edge < (1 << exponent - 1) - 1:
             power = one + (edge << mantissa)
@@ -57,7 +58,25 @@ def _lane_corners(exponent: int, mantissa: int) -> list[int]:
     return positive + [v | sign for v in positive]
 
 
-_CORNERS = {16: _lane_corners(5, 10), 32: _lane_corners(8, 23), 64: _lane_corners(11, 52)}
+_FORMATS = {16: (5, 10), 32: (8, 23), 64: (11, 52)}  # exponent and mantissa widths
+
+
+def _narrowing_corners(size: int) -> list[int]:
+    """Numbers of this size around the limits of the format half as wide."""
+    exponent, mantissa = _FORMATS[size]
+    narrow_exponent, narrow_mantissa = _FORMATS[size // 2]
+    bias, narrow_bias = (1 << exponent - 1) - 1, (1 << narrow_exponent - 1) - 1
+    half_ulp = 1 << mantissa - narrow_mantissa - 1
+    out = []
+    for e in (1 - narrow_bias, 1 - narrow_bias - narrow_mantissa, narrow_bias + 1):
+        limit = bias + e << mantissa  # smallest normal, smallest denormal, just too large
+        out += [limit + d for d in (0, -1, 1, -half_ulp, half_ulp, -half_ulp - 1, -half_ulp // 2)]
+    return out
+
+
+_CORNERS = {size: _lane_corners(*_FORMATS[size]) for size in _FORMATS}
+for _size in (32, 64):
+    _CORNERS[_size] += _narrowing_corners(_size)
 _X_CORNERS = [
     (base + delta) & (1 << 64) - 1
     for base in (0, 1 << 31, 1 << 32, 1 << 63, 1 << 8, 1 << 16, 0xFFFF_FFFF_8000_0000)
@@ -82,7 +101,7 @@ class Samples:
         if kind < 0.75:
             return rng.getrandbits(size)
         # Numbers of similar magnitude: sums cancel, products round, conversions have a fraction.
-        exponent, mantissa = {16: (5, 10), 32: (8, 23), 64: (11, 52)}[size]
+        exponent, mantissa = _FORMATS[size]
         e = (1 << exponent - 1) - 1 + rng.randint(-12, 12)
         kept = rng.getrandbits(mantissa) & -1 << rng.choice((0, 0, mantissa // 2, mantissa - 4))
         return rng.getrandbits(1) << size - 1 | e << mantissa | kept
@@ -95,6 +114,23 @@ class Samples:
         if self.rng.random() < 0.15:
             out &= (1 << 64) - 1
         return out.to_bytes(16, "little")
+
+    def _tiny_product(self) -> tuple[bytes, bytes]:
+        """Two vectors whose lanes' products are within a few units of the smallest normal number.
+
+        Whether a result is tiny before or after rounding is where architectures part.
+        """
+        rng = self.rng
+        code, emin, lanes = rng.choice((("f", -126, 4), ("d", -1022, 2)))
+        count = "I" if code == "f" else "Q"
+        pair: list[bytes] = []
+        x = [1 + rng.choice((0, rng.random())) for _ in range(lanes)]
+        for values in ([ldexp(v, emin // 4) for v in x],
+                       [ldexp(1 / v, emin - emin // 4) for v in x]):
+            bits = struct.unpack(f"<{lanes}{count}", struct.pack(f"<{lanes}{code}", *values))
+            near = [b + rng.randint(-2, 2) for b in bits]
+            pair.append(struct.pack(f"<{lanes}{count}", *near))
+        return pair[0], pair[1]
 
     def word(self, form: Form) -> int:
         """A word of this form: operand fields random, often 31, all ones or zero, or equal."""
@@ -129,6 +165,11 @@ class Samples:
                 for j in range(4 if memory else 2):
                     at = 256 + 16 * (r + j & 31)
                     registers[at : at + 16] = rng.choice(self.vectors)
+            if form.insn.feature != "base" and not memory and rng.random() < 0.05:
+                for name, value in zip(("Rn", "Rm"), self._tiny_product(), strict=True):
+                    if name in named:
+                        at = 256 + 16 * named[name]
+                        registers[at : at + 16] = value
             if memory and "Rn" in named:
                 struct.pack_into("<Q", registers, 8 * named["Rn"], self._address())
             fpcr = 0
