@@ -45,7 +45,7 @@ def test_an_overlap_would_be_noticed() -> None:
     assert [0, 1] in tree.leaves
 
 
-def _form(drawing: str, name: str, **options: object) -> Form:
+def _form(drawing: str, name: str) -> Form:
     entry = Insn(name, drawing, lambda *_: None, "", "", "base", None)
     (form,) = entry.forms()
     return form

@@ -54,7 +54,7 @@ KNOWN: list[tuple[str, Callable[[Form, Sample], bool]]] = [
         _refused_exclusive,
     ),
     (
-        "C6.2.190 LDSMAX: ... treating the values as signed numbers. QEMU 5.0 compares a "
+        "LDSMAX: ... treating the values as signed numbers. QEMU 5.0 compares a "
         "sign-extended operand with a zero-extended one (fixed in 5.1).",
         _narrow_signed_minmax,
     ),

@@ -1,4 +1,4 @@
-"""CRC32 instructions (Arm ARM C6.2.98 CRC32B/H/W/X, C6.2.99 CRC32CB/CH/CW/CX; FEAT_CRC32).
+"""CRC32 instructions (Arm ARM C6.2, CRC32B to CRC32X and CRC32CB to CRC32CX; FEAT_CRC32).
 
 The manual divides bit-reversed polynomials; working on the numbers as they are is the same division
 with the reversed polynomial and shifts to the right.
@@ -20,7 +20,7 @@ def _asm(sf: int, Rm: int, C: int, sz: int, Rn: int, Rd: int) -> str:
 
 
 @insn("sf 0 0 11010110 Rm:5 010 C sz:2 Rn:5 Rd:5", feature="crc32", asm=_asm,
-      where=lambda sf, sz, **_: sf == (sz == 3), ref="C6.2.98 CRC32, C6.2.99 CRC32C")
+      where=lambda sf, sz, **_: sf == (sz == 3), ref="CRC32, CRC32C")
 def CRC32(m: Machine, sf: int, Rm: Field, C: int, sz: int, Rn: Field, Rd: Field) -> None:
     ty = "i64" if sf else "i32"
     size = 8 << sz

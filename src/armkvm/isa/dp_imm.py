@@ -17,18 +17,18 @@ def _type(sf: int) -> str:
     return "i64" if sf else "i32"
 
 
-@insn("0 immlo:2 10000 immhi:19 Rd:5", asm=alias.adr, ref="C6.2.13 ADR")
+@insn("0 immlo:2 10000 immhi:19 Rd:5", asm=alias.adr, ref="ADR")
 def ADR(m: Machine, immlo: Field, immhi: Field, Rd: Field) -> None:
     m.set_X(Rd, m.pc() + m.imm((immhi << 2 | immlo).sext(21)))
 
 
-@insn("1 immlo:2 10000 immhi:19 Rd:5", asm=alias.adrp, ref="C6.2.14 ADRP")
+@insn("1 immlo:2 10000 immhi:19 Rd:5", asm=alias.adrp, ref="ADRP")
 def ADRP(m: Machine, immlo: Field, immhi: Field, Rd: Field) -> None:
     m.set_X(Rd, m.page() + m.imm((immhi << 2 | immlo).sext(21) << 12))
 
 
 @insn("sf op S 100010 sh imm12:12 Rn:5 Rd:5", asm=alias.addsub_imm,
-      ref="C6.2.5 ADD (immediate), C6.2.10 ADDS, C6.2.357 SUB, C6.2.363 SUBS")
+      ref="ADD (immediate), ADDS, SUB, SUBS")
 def ADDSUB_imm(
     m: Machine, sf: int, op: int, S: int, sh: int, imm12: Field, Rn: Field, Rd: Field
 ) -> None:
@@ -69,7 +69,7 @@ def bitmask(N: int, immr: Field, imms: Field) -> Field:
 
 
 @insn("sf opc:2 100100 N immr:6 imms:6 Rn:5 Rd:5", asm=alias.logical_imm,
-      ref="C6.2.15 AND (immediate), C6.2.243 ORR, C6.2.125 EOR, C6.2.17 ANDS",
+      ref="AND (immediate), ORR, EOR, ANDS",
       where=lambda sf, N, imms, **_: sf >= N and imms.lookup(BITMASKS[N]).isnt(0))
 def LOGICAL_imm(
     m: Machine, sf: int, opc: int, N: int, immr: Field, imms: Field, Rn: Field, Rd: Field
@@ -89,7 +89,7 @@ def LOGICAL_imm(
 
 
 @insn("sf opc:2 100101 hw:2 imm16:16 Rd:5", asm=alias.move_wide,
-      ref="C6.2.229 MOVN, C6.2.230 MOVZ, C6.2.228 MOVK",
+      ref="MOVN, MOVZ, MOVK",
       where=lambda sf, opc, hw, **_: opc != 1 and (sf or hw < 2))
 def MOVW(m: Machine, sf: int, opc: int, hw: int, imm16: Field, Rd: Field) -> None:
     y = imm16 << 16 * hw
@@ -103,7 +103,7 @@ def MOVW(m: Machine, sf: int, opc: int, hw: int, imm16: Field, Rd: Field) -> Non
 
 
 @insn("sf opc:2 100110 N immr:6 imms:6 Rn:5 Rd:5", asm=alias.bitfield,
-      ref="C6.2.281 SBFM, C6.2.37 BFM, C6.2.388 UBFM",
+      ref="SBFM, BFM, UBFM",
       where=lambda sf, opc, N, immr, imms, **_:
           opc != 3 and sf == N and (True if sf else (immr | imms).lt(32)))
 def BITFIELD(
@@ -126,7 +126,7 @@ def BITFIELD(
         m.set_X(Rd, x.lshr(shift) | m.X(Rd, _type(sf)) & m.imm(~mask, _type(sf)))
 
 
-@insn("sf 00 100111 N 0 Rm:5 imms:6 Rn:5 Rd:5", asm=alias.extr, ref="C6.2.130 EXTR",
+@insn("sf 00 100111 N 0 Rm:5 imms:6 Rn:5 Rd:5", asm=alias.extr, ref="EXTR",
       where=lambda sf, N, imms, **_: sf == N and (True if sf else imms.lt(32)))
 def EXTR(m: Machine, sf: int, N: int, Rm: Field, imms: Field, Rn: Field, Rd: Field) -> None:
     ty = _type(sf)

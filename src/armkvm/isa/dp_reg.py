@@ -45,8 +45,8 @@ def extend_reg(m: Machine, Rm: Field, option: int, ty: str) -> Value:
 
 
 @insn("sf opc:2 01010 shift:2 N Rm:5 imm6:6 Rn:5 Rd:5", asm=alias.logical, where=_amount,
-      ref="C6.2.16 AND (shifted register), C6.2.28 BIC, C6.2.244 ORR, C6.2.241 ORN, C6.2.126 EOR, "
-          "C6.2.124 EON, C6.2.18 ANDS, C6.2.29 BICS")
+      ref="AND (shifted register), BIC, ORR, ORN, EOR, "
+          "EON, ANDS, BICS")
 def LOGICAL_reg(
     m: Machine, sf: int, opc: int, shift: int, N: int, Rm: Field, imm6: Field, Rn: Field, Rd: Field
 ) -> None:
@@ -69,7 +69,7 @@ def _addsub(m: Machine, op: int, S: int, x: Value, y: Value) -> Value:
 
 
 @insn("sf op S 01011 shift:2 0 Rm:5 imm6:6 Rn:5 Rd:5", asm=alias.addsub,
-      ref="C6.2.6 ADD (shifted register), C6.2.11 ADDS, C6.2.358 SUB, C6.2.364 SUBS",
+      ref="ADD (shifted register), ADDS, SUB, SUBS",
       where=lambda sf, shift, imm6, **_: shift != 3 and _amount(sf, imm6))
 def ADDSUB_reg(
     m: Machine, sf: int, op: int, S: int, shift: int, Rm: Field, imm6: Field, Rn: Field, Rd: Field
@@ -80,7 +80,7 @@ def ADDSUB_reg(
 
 
 @insn("sf op S 01011 00 1 Rm:5 option:3 imm3:3 Rn:5 Rd:5", asm=alias.addsub_ext,
-      ref="C6.2.4 ADD (extended register), C6.2.9 ADDS, C6.2.356 SUB, C6.2.362 SUBS",
+      ref="ADD (extended register), ADDS, SUB, SUBS",
       where=lambda imm3, **_: imm3.lt(5))
 def ADDSUB_ext(
     m: Machine, sf: int, op: int, S: int, Rm: Field, option: int, imm3: Field, Rn: Field, Rd: Field
@@ -92,7 +92,7 @@ def ADDSUB_ext(
 
 
 @insn("sf op S 11010000 Rm:5 000000 Rn:5 Rd:5", asm=alias.carry,
-      ref="C6.2.1 ADC, C6.2.2 ADCS, C6.2.279 SBC, C6.2.280 SBCS")
+      ref="ADC, ADCS, SBC, SBCS")
 def ADC(m: Machine, sf: int, op: int, S: int, Rm: Field, Rn: Field, Rd: Field) -> None:
     ty = _type(sf)
     x, y = m.X(Rn, ty), m.X(Rm, ty)
@@ -114,7 +114,7 @@ def _ccmp(m: Machine, op: int, cond: int, x: Value, y: Value, imm_nzcv: Field) -
 
 
 @insn("sf op 1 11010010 Rm:5 cond:4 0 0 Rn:5 0 imm_nzcv:4", asm=alias.ccmp_reg,
-      ref="C6.2.51 CCMN (register), C6.2.53 CCMP (register)")
+      ref="CCMN (register), CCMP (register)")
 def CCMP_reg(
     m: Machine, sf: int, op: int, Rm: Field, cond: int, Rn: Field, imm_nzcv: Field
 ) -> None:
@@ -122,7 +122,7 @@ def CCMP_reg(
 
 
 @insn("sf op 1 11010010 imm5:5 cond:4 1 0 Rn:5 0 imm_nzcv:4", asm=alias.ccmp_imm,
-      ref="C6.2.50 CCMN (immediate), C6.2.52 CCMP (immediate)")
+      ref="CCMN (immediate), CCMP (immediate)")
 def CCMP_imm(
     m: Machine, sf: int, op: int, imm5: Field, cond: int, Rn: Field, imm_nzcv: Field
 ) -> None:
@@ -130,7 +130,7 @@ def CCMP_imm(
 
 
 @insn("sf op 0 11010100 Rm:5 cond:4 0 o2 Rn:5 Rd:5", asm=alias.csel,
-      ref="C6.2.103 CSEL, C6.2.106 CSINC, C6.2.107 CSINV, C6.2.108 CSNEG")
+      ref="CSEL, CSINC, CSINV, CSNEG")
 def CSEL(m: Machine, sf: int, op: int, Rm: Field, cond: int, o2: int, Rn: Field, Rd: Field) -> None:
     y = m.X(Rm, _type(sf))
     if op:
@@ -140,20 +140,20 @@ def CSEL(m: Machine, sf: int, op: int, Rm: Field, cond: int, o2: int, Rn: Field,
     m.set_X(Rd, m.select(m.condition_holds(cond), m.X(Rn, _type(sf)), y))
 
 
-@insn("sf 1 0 11010110 00000 000000 Rn:5 Rd:5", asm="rbit {Rd:r}, {Rn:r}", ref="C6.2.256 RBIT")
+@insn("sf 1 0 11010110 00000 000000 Rn:5 Rd:5", asm="rbit {Rd:r}, {Rn:r}", ref="RBIT")
 def RBIT(m: Machine, sf: int, Rn: Field, Rd: Field) -> None:
     ty = _type(sf)
     m.set_X(Rd, m.intrinsic(f"llvm.bitreverse.{ty}", ty, m.X(Rn, ty)))
 
 
-@insn("sf 1 0 11010110 00000 000001 Rn:5 Rd:5", asm="rev16 {Rd:r}, {Rn:r}", ref="C6.2.260 REV16")
+@insn("sf 1 0 11010110 00000 000001 Rn:5 Rd:5", asm="rev16 {Rd:r}, {Rn:r}", ref="REV16")
 def REV16(m: Machine, sf: int, Rn: Field, Rd: Field) -> None:
     x = m.X(Rn, _type(sf))
     even = 0x00FF00FF00FF00FF & (1 << x.bits) - 1
     m.set_X(Rd, (x & even) << 8 | x.lshr(8) & even)
 
 
-@insn("sf 1 0 11010110 00000 00001 =opc Rn:5 Rd:5", ref="C6.2.259 REV, C6.2.261 REV32",
+@insn("sf 1 0 11010110 00000 00001 =opc Rn:5 Rd:5", ref="REV, REV32",
       asm=lambda sf, opc, Rn, Rd:
           f"{'rev' if sf == opc else 'rev32'} {R(sf, Rd)}, {R(sf, Rn)}",
       where=lambda sf, opc, **_: sf or not opc)
@@ -165,13 +165,13 @@ def REV(m: Machine, sf: int, opc: int, Rn: Field, Rd: Field) -> None:
     m.set_X(Rd, r)
 
 
-@insn("sf 1 0 11010110 00000 000100 Rn:5 Rd:5", asm="clz {Rd:r}, {Rn:r}", ref="C6.2.67 CLZ")
+@insn("sf 1 0 11010110 00000 000100 Rn:5 Rd:5", asm="clz {Rd:r}, {Rn:r}", ref="CLZ")
 def CLZ(m: Machine, sf: int, Rn: Field, Rd: Field) -> None:
     ty = _type(sf)
     m.set_X(Rd, m.intrinsic(f"llvm.ctlz.{ty}", ty, m.X(Rn, ty), False))
 
 
-@insn("sf 1 0 11010110 00000 000101 Rn:5 Rd:5", asm="cls {Rd:r}, {Rn:r}", ref="C6.2.66 CLS")
+@insn("sf 1 0 11010110 00000 000101 Rn:5 Rd:5", asm="cls {Rd:r}, {Rn:r}", ref="CLS")
 def CLS(m: Machine, sf: int, Rn: Field, Rd: Field) -> None:
     ty = _type(sf)
     x = m.X(Rn, ty)
@@ -179,7 +179,7 @@ def CLS(m: Machine, sf: int, Rn: Field, Rd: Field) -> None:
 
 
 @insn("sf 0 0 11010110 Rm:5 000010 Rn:5 Rd:5", asm="udiv {Rd:r}, {Rn:r}, {Rm:r}",
-      ref="C6.2.390 UDIV")
+      ref="UDIV")
 def UDIV(m: Machine, sf: int, Rm: Field, Rn: Field, Rd: Field) -> None:
     x, y = m.X(Rn, _type(sf)), m.X(Rm, _type(sf))
     zero = y.eq(0)
@@ -187,7 +187,7 @@ def UDIV(m: Machine, sf: int, Rm: Field, Rn: Field, Rd: Field) -> None:
 
 
 @insn("sf 0 0 11010110 Rm:5 000011 Rn:5 Rd:5", asm="sdiv {Rd:r}, {Rn:r}, {Rm:r}",
-      ref="C6.2.283 SDIV")
+      ref="SDIV")
 def SDIV(m: Machine, sf: int, Rm: Field, Rn: Field, Rd: Field) -> None:
     x, y = m.X(Rn, _type(sf)), m.X(Rm, _type(sf))
     # Division by zero gives 0, and the most negative number divided by -1 is itself.
@@ -198,13 +198,13 @@ def SDIV(m: Machine, sf: int, Rm: Field, Rn: Field, Rd: Field) -> None:
 @insn("sf 0 0 11010110 Rm:5 0010 op2:2 Rn:5 Rd:5",
       asm=lambda sf, Rm, op2, Rn, Rd:
           f"{SHIFTS[op2]} {R(sf, Rd)}, {R(sf, Rn)}, {R(sf, Rm)}",
-      ref="C6.2.213 LSLV, C6.2.216 LSRV, C6.2.22 ASRV, C6.2.267 RORV")
+      ref="LSLV, LSRV, ASRV, RORV")
 def SHIFTV(m: Machine, sf: int, Rm: Field, op2: int, Rn: Field, Rd: Field) -> None:
     x, amount = m.X(Rn, _type(sf)), m.X(Rm, _type(sf))
     m.set_X(Rd, shift_reg(m, x, op2, amount & x.bits - 1))
 
 
-@insn("sf 00 11011 000 Rm:5 o0 Ra:5 Rn:5 Rd:5", asm=alias.madd, ref="C6.2.217 MADD, C6.2.236 MSUB")
+@insn("sf 00 11011 000 Rm:5 o0 Ra:5 Rn:5 Rd:5", asm=alias.madd, ref="MADD, MSUB")
 def MADD(m: Machine, sf: int, Rm: Field, o0: int, Ra: Field, Rn: Field, Rd: Field) -> None:
     ty = _type(sf)
     product = m.X(Rn, ty) * m.X(Rm, ty)
@@ -213,7 +213,7 @@ def MADD(m: Machine, sf: int, Rm: Field, o0: int, Ra: Field, Rn: Field, Rd: Fiel
 
 
 @insn("1 00 11011 U 01 Rm:5 o0 Ra:5 Rn:5 Rd:5", asm=alias.maddl,
-      ref="C6.2.293 SMADDL, C6.2.300 SMSUBL, C6.2.391 UMADDL, C6.2.393 UMSUBL")
+      ref="SMADDL, SMSUBL, UMADDL, UMSUBL")
 def MADDL(m: Machine, U: int, Rm: Field, o0: int, Ra: Field, Rn: Field, Rd: Field) -> None:
     x, y = m.X(Rn, "i32"), m.X(Rm, "i32")
     product = x.zext("i64") * y.zext("i64") if U else x.sext("i64") * y.sext("i64")
@@ -221,7 +221,7 @@ def MADDL(m: Machine, U: int, Rm: Field, o0: int, Ra: Field, Rn: Field, Rd: Fiel
     m.set_X(Rd, a - product if o0 else a + product)
 
 
-@insn("1 00 11011 U 10 Rm:5 0 xxxxx Rn:5 Rd:5", ref="C6.2.301 SMULH, C6.2.394 UMULH",
+@insn("1 00 11011 U 10 Rm:5 0 xxxxx Rn:5 Rd:5", ref="SMULH, UMULH",
       asm=lambda U, Rm, Rn, Rd: f"{'us'[not U]}mulh {X(Rd)}, {X(Rn)}, {X(Rm)}")
 def MULH(m: Machine, U: int, Rm: Field, Rn: Field, Rd: Field) -> None:
     x, y = m.X(Rn), m.X(Rm)
