@@ -120,10 +120,16 @@ def WFI(m: Machine) -> None:
     m.finish("wfi")
 
 
+_DOMAINS = {
+    1: "oshld", 2: "oshst", 3: "osh", 5: "nshld", 6: "nshst", 7: "nsh",
+    9: "ishld", 10: "ishst", 11: "ish", 13: "ld", 14: "st", 15: "sy",
+}  # fmt: skip
+
+
 @insn(
     "1101010100 0 00 011 0011 immCRm:4 =op2:3 11111",
     ref="C6.2.92",
-    asm=lambda immCRm, op2: f"{('dsb', 'dmb')[op2 & 1]} #{immCRm}",
+    asm=lambda immCRm, op2: f"{('dsb', 'dmb')[op2 & 1]} {_DOMAINS.get(immCRm, f'#{immCRm:#x}')}",
     where=lambda immCRm, op2: op2 in (4, 5),
 )
 def BARRIER(m: Machine, immCRm: Field, op2: int) -> None:
@@ -317,7 +323,7 @@ for _shared, _crm in (("", 7), ("is", 3)):
 def _enter_cache(text: str, op1: int, crm: int, op2: int, *, by_va: bool, gate: int | None) -> None:
     @insn(
         _sys(op1, 7, crm, op2),
-        asm=f"{text}, {{Rt:x}}" if by_va else text,
+        asm=text if text.startswith("ic iall") else f"{text}, {{Rt:x}}",
         ref="C5.3",
         name=text.upper().replace(" ", "_"),
     )
