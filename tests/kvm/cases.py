@@ -1,7 +1,7 @@
-"""The situations of the ground truth that need no in-kernel interrupt controller, by their headings.
+"""The ground truth's situations without an interrupt controller in the kernel, by heading.
 
-Each writes the lines that belong under its heading. The vgic's cases, the PMU's and ioeventfd are not
-here.
+Each writes the lines that belong under its heading. The vgic's cases, the PMU's and ioeventfd are
+not here.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+from tests.kvm.client import PSCI, Client
+
 from armkvm.abi import kvm as k
 from armkvm.abi import regs
 from armkvm.kvm import System
-from tests.kvm.client import PSCI, Client
 
 Case = Callable[[System, list[str]], None]
 
@@ -25,9 +26,7 @@ def vm_with_vcpu(system: System, log: list[str], features: int = PSCI) -> Client
     return client
 
 
-def simple(
-    guest: str, most: int, features: int = PSCI, *, mirror: bool = False
-) -> Case:
+def simple(guest: str, most: int, features: int = PSCI, *, mirror: bool = False) -> Case:
     """Run one guest to its end."""
 
     def case(system: System, log: list[str]) -> None:

@@ -10,11 +10,12 @@ import errno
 import mmap
 from collections.abc import Callable
 
+from tests.kvm.guests import load
+
 from armkvm.abi import kvm as k
 from armkvm.abi import regs
 from armkvm.host.hrtimer import Hrtimer
 from armkvm.kvm import System, Vcpu, Vm
-from tests.kvm.guests import load
 
 RAM, RAM_SIZE, VECTORS, IO = 0x4000_0000, 0x1_0000, 0x2000, 0x1000_0000
 M64 = (1 << 64) - 1
@@ -35,8 +36,7 @@ def result(action: Callable[[], object]) -> int:
     try:
         action()
     except OSError as e:
-        assert e.errno is not None
-        return e.errno
+        return e.errno or 0
     return 0
 
 

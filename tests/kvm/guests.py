@@ -1,14 +1,16 @@
 """The guests of guests.S as code: assembled once, kept as words in guests.hex.
 
-``python -m tests.kvm.guests`` assembles again; test_ground_truth.py checks that the words are those of
-the source where binutils is installed.
+``python -m tests.kvm.guests`` assembles again; test_ground_truth.py checks that the words are
+those of the source where binutils is installed.
 """
 
 from __future__ import annotations
 
 import subprocess
 import tempfile
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from elftools.elf.elffile import ELFFile
 
@@ -24,18 +26,14 @@ def assemble(assembler: str = ASSEMBLER) -> dict[str, bytes]:
         output = Path(folder) / "guests.o"
         subprocess.run([assembler, "-o", str(output), str(SOURCE)], check=True)
         with output.open("rb") as stream:
-            elf = ELFFile(stream)
+            elf: Any = ELFFile(stream)
             code = elf.get_section_by_name(".text").data()
-            symbols = [
+            symbols = sorted(
                 (symbol["st_value"], symbol.name)
                 for symbol in elf.get_section_by_name(".symtab").iter_symbols()
                 if symbol["st_info"]["bind"] == "STB_GLOBAL"
-            ]
-    symbols.sort()
-    return {
-        name: code[start:end]
-        for (start, name), (end, _) in zip(symbols, symbols[1:], strict=False)
-    }
+            )
+    return {name: code[start:end] for (start, name), (end, _) in pairwise(symbols)}
 
 
 def load() -> dict[str, bytes]:

@@ -65,7 +65,7 @@ class TimerContext:
         "hrtimer",
         "irq",
         "level",
-        "loaded",
+        "loaded_on",
         "name",
         "offset",
         "vcpu",
@@ -81,10 +81,10 @@ class TimerContext:
         self.irq = irq  # the guest's PPI
         self.host_irq = irq  # both are at the same place on our hosts
         self.direct = direct
-        # Saved registers; the hardware's are the truth while `loaded`.
+        # Saved registers; the hardware's are the truth while loaded.
         self.ctl = 0
         self.cval = 0
-        self.loaded = False
+        self.loaded_on: PhysicalCpu | None = None
         self.level = False  # output as last passed on
         self.hrtimer = Hrtimer(self._expire)
         self._ctl = word(state, f"{prefix}_ctl")
@@ -100,15 +100,12 @@ class TimerContext:
 
     def should_fire(self) -> bool:
         """The output: kvm_timer_should_fire()."""
-        if self.loaded:
-            if self._ctl.value & (ENABLE | IT_MASK) != ENABLE:
-                return False
-            pcpu = self.vcpu.pcpu
-            assert pcpu is not None
-            return self._cval.value <= (pcpu.ns >> NS_PER_TICK_SHIFT) - self._hw_offset.value & M64
-        if self.ctl & (ENABLE | IT_MASK) != ENABLE:
+        pcpu = self.loaded_on
+        if pcpu is None:
+            return self.ctl & (ENABLE | IT_MASK) == ENABLE and self.cval <= self.counter()
+        if self._ctl.value & (ENABLE | IT_MASK) != ENABLE:
             return False
-        return self.cval <= self.counter()
+        return self._cval.value <= (pcpu.ns >> NS_PER_TICK_SHIFT) - self._hw_offset.value & M64
 
     def counter(self) -> int:
         """The guest's view of the counter this timer compares with, in ticks."""
@@ -132,9 +129,9 @@ class TimerContext:
         if trace.kvm_timer_update_irq is not None:
             trace.kvm_timer_update_irq(self.vcpu.vcpu_id, self.host_irq, level)
 
-    def restore_state(self) -> None:
+    def restore_state(self, pcpu: PhysicalCpu) -> None:
         """timer_restore_state(): give the hardware the registers. CTL last, it starts the timer."""
-        if self.loaded:
+        if self.loaded_on is not None:
             return
         if self._offset_in_hw:
             self._hw_offset.value = self.offset.value
@@ -143,21 +140,21 @@ class TimerContext:
             # There is no CNTPOFF: the offset goes into the comparison value.
             self._cval.value = self.cval + self.offset.value & M64
         self._ctl.value = self.ctl
-        self.loaded = True
+        self.loaded_on = pcpu
         trace = self.vcpu.trace
         if trace.kvm_timer_restore_state is not None:
             trace.kvm_timer_restore_state(self.vcpu.vcpu_id, self.name, self.ctl, self.cval)
 
     def save_state(self) -> None:
         """timer_save_state(): take the registers back and switch the hardware off."""
-        if not self.loaded:
+        if self.loaded_on is None:
             return
         self.ctl = self._ctl.value
         self.cval = self._cval.value
         if not self._offset_in_hw:
             self.cval = self.cval - self.offset.value & M64
         self._ctl.value = 0
-        self.loaded = False
+        self.loaded_on = None
         trace = self.vcpu.trace
         if trace.kvm_timer_save_state is not None:
             trace.kvm_timer_save_state(self.vcpu.vcpu_id, self.name, self.ctl, self.cval)
@@ -273,11 +270,12 @@ class ArchTimer:
             self.point(sched.TIMER_LOAD, self.vcpu)
         if self.bg_timer.queued:
             self.unblocking()
-        self.vtimer.restore_state()
+        self.vtimer.restore_state(pcpu)
         if self.direct_ptimer is not None:
-            self.direct_ptimer.restore_state()
-        if self.emul_ptimer is not None:
-            self.emul_ptimer.emulate(pcpu)
+            self.direct_ptimer.restore_state(pcpu)
+        emul = self.emul_ptimer
+        if emul is not None and (emul.level or emul.ctl & ENABLE):
+            emul.emulate(pcpu)
         self._set_traps()
 
     @staticmethod
@@ -350,7 +348,7 @@ class ArchTimer:
         ctx = self.vtimer if host_irq is pcpu.vtimer_irq else self.ptimer
         if ctx.should_fire():
             ctx.update_irq(True)
-        if not self.gic_active_state and self.vcpu.vm.userspace_irqchip:
+        if not self.gic_active_state and not self.vcpu.vm.irqchip_in_kernel:
             pcpu.vtimer_irq.disable()
 
     def should_notify_user(self) -> bool:
@@ -402,13 +400,15 @@ class ArchTimer:
         else:
             ctx.save_state()
             ctx.write(register, value)
-            ctx.restore_state()
+            ctx.restore_state(pcpu)
 
     def read_sysreg(self, ctx: TimerContext, register: int) -> int:
         """kvm_arm_timer_read_sysreg(): a trapped read by the loaded vCPU."""
         if ctx is self.emul_ptimer:
             return ctx.read(register)
+        pcpu = self.vcpu.pcpu
+        assert pcpu is not None
         ctx.save_state()
         value = ctx.read(register)
-        ctx.restore_state()
+        ctx.restore_state(pcpu)
         return value

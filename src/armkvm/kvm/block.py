@@ -47,7 +47,10 @@ def vcpu_put(vcpu: Vcpu) -> None:
 def kvm_arch_vcpu_runnable(vcpu: Vcpu) -> bool:
     """There is something for the guest, or for user space, to do."""
     return bool(
-        (vcpu.hcr & h.LINES or (vcpu.vm.userspace_irqchip and vcpu.arch_timer.should_notify_user()))
+        (
+            vcpu.hcr & h.LINES
+            or (not vcpu.vm.irqchip_in_kernel and vcpu.arch_timer.should_notify_user())
+        )
         and not vcpu.stopped
         and not vcpu.pause
     )

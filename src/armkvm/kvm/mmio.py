@@ -28,7 +28,7 @@ def kvm_handle_guest_abort(vcpu: Vcpu, esr: int) -> int:
     is_iabt = esr >> e.EC_SHIFT == e.EC_IABT_LOW
     if vcpu.trace.kvm_guest_fault is not None:
         vcpu.trace.kvm_guest_fault(vcpu.vcpu_id, state.pc, esr, state.far_el2, page)
-    memslots = vcpu.vm.memslots
+    memslots = vcpu.memslots
     if page >= memslots.limit:
         return _beyond_ipa_space(vcpu, page, is_iabt)
     slot = memslots.find(page)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 VCPU_RESET_PSTATE_EL1 = 0x3C5  # EL1h, D A I F masked
 
-# What a first run does on the host takes time. A guest that sets a timer into the past must not find
-# a counter that has only just begun to count.
+# What a first run does on the host takes time. A guest that sets a timer into the past must not
+# find a counter that has only just begun to count.
 FIRST_RUN_NS = 100_000
 
 SUPPORTED_FEATURES = 1 << k.KVM_ARM_VCPU_PSCI_0_2
@@ -45,7 +45,7 @@ def vcpu_init(vcpu: Vcpu, target: int, features: int) -> None:
     kvm_reset_vcpu(vcpu)
     if vcpu.has_run_once:
         # A VM that starts over: what it executes next may have been loaded anew.
-        vcpu.vm.memslots.written()
+        vcpu.vm.written()
     else:
         # Only before the first run: afterwards the lines stay as KVM_IRQ_LINE has driven them.
         with vcpu.wait:

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 def kvm_vcpu_ioctl_run(vcpu: Vcpu) -> int:
     """The generic part: what happens when another thread than last time calls."""
+    if vcpu.closed:
+        return -errno.EBADF
+    if vcpu.vm.vm_dead:
+        return -errno.EIO
     thread = get_ident()
     if vcpu.pid != thread:
         ret = kvm_arch_vcpu_run_pid_change(vcpu)
@@ -41,8 +45,15 @@ def kvm_vcpu_ioctl_run(vcpu: Vcpu) -> int:
             return ret
         # From here on the vCPU "has run once", whatever becomes of this call.
         vcpu.pid = thread
-    wants_to_run = not vcpu.run_struct.immediate_exit
-    return kvm_arch_vcpu_ioctl_run(vcpu, wants_to_run)
+    ret = kvm_arch_vcpu_ioctl_run(vcpu, not vcpu.run_struct.immediate_exit)
+    stat = vcpu.stat
+    stat.returns += 1
+    reason = vcpu.run_struct.exit_reason
+    if reason < len(stat.reason):  # the page is user space's to scribble on
+        stat.reason[reason] += 1
+    if vcpu.trace.kvm_userspace_exit is not None:
+        vcpu.trace.kvm_userspace_exit(vcpu.vcpu_id, reason, -min(ret, 0))
+    return ret
 
 
 def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
@@ -63,7 +74,7 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
         trace = vcpu.trace
         timer = vcpu.arch_timer
         point = vcpu.point
-        userspace_irqchip = vcpu.vm.userspace_irqchip
+        userspace_irqchip = not vcpu.vm.irqchip_in_kernel
         ret = 1
         while ret > 0:
             if point is not None:
@@ -124,8 +135,6 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
         if vcpu.mode != h.OUTSIDE_GUEST_MODE:
             leave_guest_mode(vcpu)
         vcpu_put(vcpu)
-        if trace_exit := vcpu.trace.kvm_userspace_exit:
-            trace_exit(vcpu.vcpu_id, run.exit_reason, 0)
 
 
 def leave_guest_mode(vcpu: Vcpu) -> None:

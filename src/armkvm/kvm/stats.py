@@ -32,17 +32,17 @@ class VcpuStat:
         self.notifications = 0  # KVM_RUN ended because a level changed
         self.returns = 0
         self._ec = [0] * 64
-        self._reason: dict[int, int] = {}
+        self._reason = [0] * 64
 
     @property
     def ec(self) -> list[int]:
         """Traps by exception class."""
         return self._ec
 
-    def count_return(self, reason: int) -> None:
-        """KVM_RUN returns with this exit reason."""
-        self.returns += 1
-        self._reason[reason] = self._reason.get(reason, 0) + 1
+    @property
+    def reason(self) -> list[int]:
+        """Returns of KVM_RUN by exit reason."""
+        return self._reason
 
     def as_dict(self) -> dict[str, int | dict[str, int]]:
         """All counters by name, for --stats."""
@@ -51,6 +51,6 @@ class VcpuStat:
         }
         plain["traps"] = {EC_NAMES.get(ec, f"EC_{ec:#x}"): n for ec, n in enumerate(self._ec) if n}
         plain["exit_reasons"] = {
-            EXIT_NAMES.get(reason, f"#{reason}"): n for reason, n in sorted(self._reason.items())
+            EXIT_NAMES.get(reason, f"#{reason}"): n for reason, n in enumerate(self._reason) if n
         }
         return plain

@@ -43,6 +43,7 @@ class Vcpu(File):
         super().__init__()
         self.vm = vm
         self.vcpu_id = vcpu_id
+        self.memslots = vm.memslots
         self.trace = vm.trace
         self.point = vm.host.sched.point
         # The two shared pages: struct kvm_run and the coalesced-MMIO ring.
@@ -109,19 +110,10 @@ class Vcpu(File):
     def run_raw(self) -> int:
         """KVM_RUN; returns 0 or a negative errno instead of raising."""
         with self.mutex:
-            ret = self._run()
+            ret = kvm_vcpu_ioctl_run(self)
         if self.closed:
             # Closed meanwhile: whoever closed it left the CPU to us.
             self.destroy()
-        return ret
-
-    def _run(self) -> int:
-        if self.closed:
-            return -errno.EBADF
-        if self.vm.vm_dead:
-            return -errno.EIO
-        ret = kvm_vcpu_ioctl_run(self)
-        self.stat.count_return(self.run_struct.exit_reason)
         return ret
 
     def kick(self) -> None:
@@ -188,6 +180,8 @@ class Vcpu(File):
 
     def kick_out(self) -> None:
         """Make it leave the guest, and wait until it has; the caller has made a request."""
+        if self.pid == threading.get_ident():
+            return  # we are its thread, so it is not in the guest
         with self.wait:
             while self.mode == h.IN_GUEST_MODE:
                 self.cpu.kick()
@@ -384,6 +378,7 @@ class Vcpu(File):
         """The file is closed. A KVM_RUN under way ends with EIO and then frees the CPU."""
         self.make_request(h.REQ_VM_DEAD)
         self.vcpu_kick()
+        self.kick_out()
         self.destroy()
         self.vm.put()
 

@@ -66,11 +66,6 @@ class Vm(File):
         self._references = 1
 
     @property
-    def userspace_irqchip(self) -> bool:
-        """The interrupt controller is user space's."""
-        return not self.irqchip_in_kernel
-
-    @property
     def has_run(self) -> bool:
         """kvm_vm_has_ran_once()."""
         return any(vcpu.ran_once for vcpu in self.vcpus)
@@ -190,7 +185,13 @@ class Vm(File):
 
     def memory_written(self, guest_phys_addr: int, size: int) -> None:
         """Not in KVM, whose hardware snoops: user space wrote guest memory that may hold code."""
-        self.stage2.written(guest_phys_addr, size)
+        with self.halted():
+            self.stage2.written(guest_phys_addr, size)
+
+    def written(self) -> None:
+        """User space may have written anywhere."""
+        with self.slots_lock, self.halted():
+            self.memslots.written()
 
     # interrupts
 
