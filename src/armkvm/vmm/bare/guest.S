@@ -17,8 +17,7 @@
 // w24 ticks of CNTV left, w25 ticks of CNTP left, x26/x27 periods of CNTV/CNTP.
 
         .text
-        .global _start
-_start:
+_start:                                 // not global: ADR to a global symbol is left to a linker
         mov     x19, #UART
         mov     x20, #GICD
         movz    x21, #(GICC >> 16), lsl #16
