@@ -22,6 +22,7 @@ VERBS = {
     "dis": "disassemble A64 instructions",
     "caps": "print what the KVM and the CPU here can do",
     "bench": "measure against qemu-system-aarch64",
+    "conformance": "ask a KVM what the real one was asked, and compare",
 }
 
 
@@ -120,7 +121,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {name:<6} {text}" for name, text in VERBS.items())
+    verbs = "\n".join(f"  {name:<11} {text}" for name, text in VERBS.items())
     return (
         "usage: armkvm VERB [options]\n\n"
         "KVM/arm64 as a Python library, without Arm hardware and without /dev/kvm.\n\n"
