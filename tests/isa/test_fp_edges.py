@@ -60,7 +60,8 @@ class Edges:
     def edge(self) -> Fraction:
         """A number within two units of the smallest normal one, in eighths."""
         eighths = Fraction(self.rng.randint(-16, 16), 8)
-        return Fraction(2) ** self.least * (1 + eighths / 2**self.p)
+        x: Fraction = Fraction(2) ** self.least * (1 + eighths / 2**self.p)
+        return x
 
     def factor(self) -> Fraction:
         """Any normal number from afar to near 1.0, often with few bits."""

@@ -158,6 +158,17 @@ def test_an_exact_fused_sum_at_the_edge_raises_nothing(run: Fp) -> None:
     assert (out.r, out.flags) == (MIN_NORMAL, 0)
 
 
+def test_a_product_too_small_to_be_seen_still_decides(run: Fp) -> None:
+    """2**-1022 less 2**-1400 underflows; the product's own scale is out of the host's range."""
+    least = d(2.0**-1022)
+    out = run(0x1F420C20, "fmadd d0, d1, d2, d3", v1=d(2.0**-700), v2=d(-(2.0**-700)), v3=least)
+    assert (out.r, out.flags) == (least, UFC | IXC)
+    out = run(0x1F420C20, "fmadd d0, d1, d2, d3", v1=d(2.0**-700), v2=d(2.0**-700), v3=least)
+    assert (out.r, out.flags) == (least, IXC)
+    out = run(0x1F420C20, "fmadd d0, d1, d2, d3", v1=0, v2=d(-(2.0**-700)), v3=least)
+    assert (out.r, out.flags) == (least, 0)
+
+
 def test_flush_to_zero(run: Fp) -> None:
     """FPUnpack(): "Denormalized input flushed to zero: FPProcessException(FPExc_InputDenorm)";
     FPRound(): "Flush-to-zero never generates a trapped exception: FPSR.UFC = '1'" and no IXC."""
