@@ -28,7 +28,8 @@ from armkvm.vmm import bare, loader
 from armkvm.vmm.board import RAM_BASE
 
 SMALLER = 16  # how much the step shrinks from one fork to the next
-MEMORY_EVERY = 64  # steps between two comparisons of all memory
+# Memory is compared, and the process forked, every so many steps and instructions.
+WINDOW_STEPS, WINDOW = 64, 1 << 24
 PAGE = 4096
 _memcmp = ctypes.CDLL(None).memcmp
 _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -173,7 +174,7 @@ def lockstep(
     """Run both to `until`, or to the guest's end; "" if they never differ, else a report."""
     while not pair.ended and pair.ours.vcpu.instructions < until:
         start = pair.ours.vcpu.instructions
-        stop = min(start + every * MEMORY_EVERY, until)
+        stop = min(start + every * max(WINDOW_STEPS, WINDOW // every), until)
         snapshot = Snapshot(lambda a=start, b=stop: _bisect(pair, a, b, every))  # type: ignore[misc]
         found = False
         while start < stop and not found and not pair.ended:

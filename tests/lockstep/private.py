@@ -23,6 +23,9 @@ _X = 64
 _PC = _X + 256
 _EXCEPTION = 0xBD0  # {u32 syndrome, u32 fsr, u64 vaddress, u32 target_el}
 _CP_REGS = 0x31C0
+_FLAGS = 0x208  # CF, VF, NF, ZF: four words
+# CPUState: the pointer to its Uc is followed by the one to its class, whose third is do_interrupt.
+_DO_INTERRUPT = 16
 # CPUState.interrupt_request and two of its bits
 _INTERRUPT_REQUEST = 0x1C
 INTERRUPT_HARD, INTERRUPT_FIQ = 0x02, 0x10
@@ -37,6 +40,7 @@ _PROBE = 987654  # an instruction count that nothing else in the structure holds
 _u64, _void_p = ctypes.c_uint64, ctypes.c_void_p
 Read = ctypes.CFUNCTYPE(_u64, _void_p, _void_p)
 Write = ctypes.CFUNCTYPE(None, _void_p, _void_p, _u64)
+Interrupt = ctypes.CFUNCTYPE(None, _void_p)
 
 
 def library() -> Any:
@@ -96,6 +100,8 @@ class Private:
             at = self._bytes(self.cpu, 0x10000).find(_ISAR)
             assert at >= 0, "ARMCPU.isar is not where it was"
             self._isar = (_u64 * len(_ISAR_FIELDS)).from_address(self.cpu + at)
+            at = self._bytes(self.cpu, 0x10000).find(struct.pack("<Q", self.handle))
+            kind = _u64.from_address(self.cpu + at + 8).value
         finally:
             os.close(self._memory)
         self._table = _u64.from_address(self.env + _CP_REGS).value
@@ -107,6 +113,24 @@ class Private:
         self._page = lib.arm_cpu_get_phys_page_attrs_debug_aarch64
         self._page.restype, self._page.argtypes = _u64, (_void_p, _u64, _void_p)
         self._keep: list[Any] = []
+        self._keep_flags(_u64.from_address(kind + _DO_INTERRUPT))
+
+    def _keep_flags(self, do_interrupt: ctypes.c_uint64) -> None:
+        """Taking an exception leaves PSTATE.NZCV alone (AArch64.TakeException); QEMU clears it."""
+        take = self._lib.arm_cpu_do_interrupt_aarch64
+        assert do_interrupt.value == ctypes.cast(take, _void_p).value
+        flags = self.env + _FLAGS
+        move, kept = ctypes.memmove, ctypes.create_string_buffer(16)
+
+        def deliver(cpu: int) -> None:
+            move(kept, flags, 16)
+            take(cpu)
+            move(flags, kept, 16)
+
+        function = Interrupt(deliver)
+        self._keep.append(function)
+        do_interrupt.value = ctypes.cast(function, _void_p).value or 0
+        self._deliver = deliver
 
     def _bytes(self, address: int, size: int) -> bytes:
         try:
@@ -131,7 +155,6 @@ class Private:
 
     def _counters(self, uc: Any) -> tuple[ctypes.c_uint64, ctypes.c_uint64]:
         """uc->emu_counter and uc->emu_count, found by a count that stays there."""
-        api: Any = unicorn
         uc.mem_map(0, 4096)
         uc.mem_write(0, struct.pack("<2I", 0xD503201F, 0xD503201F))
         uc.emu_start(0, 4, count=_PROBE)
@@ -140,7 +163,6 @@ class Private:
         at = self._bytes(self.handle, 0x1000).find(struct.pack("<Q", _PROBE))
         assert at >= 8, "uc->emu_count is not where it was"
         uc.ctl_flush_tb()
-        del api
         counter = _u64.from_address(self.handle + at - 8)
         assert counter.value in (1, 2)
         return counter, _u64.from_address(self.handle + at)
@@ -148,7 +170,7 @@ class Private:
     # -- what QEMU can be asked to do -----------------------------------------------------
     def deliver(self) -> None:
         """Take the exception that is on its way, as hardware would."""
-        self._lib.arm_cpu_do_interrupt_aarch64(self.cpu)
+        self._deliver(self.cpu)
 
     def flush_tlb(self) -> None:
         """Drop all cached translations of addresses."""
