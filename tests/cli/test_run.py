@@ -38,9 +38,10 @@ class Recorder:
             def run(self) -> types.SimpleNamespace:
                 if recorder.error is not None:
                     raise recorder.error
-                return types.SimpleNamespace(
-                    reason=recorder.reason, stats={"instructions": 7}, message="it fell over"
-                )
+                return types.SimpleNamespace(reason=recorder.reason, message="it fell over")
+
+            def stats(self) -> dict[str, Any]:
+                return {"instructions": 7}
 
             def close(self) -> None:
                 recorder.closed += 1

@@ -92,9 +92,12 @@ def run(args: argparse.Namespace) -> int:
             if args.dump_dtb is not None:
                 Path(args.dump_dtb).write_bytes(machine.dtb())
             outcome = machine.run()
+            stats = machine.stats() if args.stats else None
         finally:
             machine.close()
     _report(outcome, args)
+    if stats is not None:
+        print(json.dumps(stats), file=sys.stderr)
     return OF_OUTCOME[outcome.reason]
 
 
@@ -162,5 +165,3 @@ def _report(outcome: "Outcome", args: argparse.Namespace) -> None:
         complain(f"stopped: --max-insns {args.max_insns} reached")
     elif outcome.reason == "timeout":
         complain(f"stopped: --timeout {args.timeout:g} reached")
-    if args.stats:
-        print(json.dumps(outcome.stats), file=sys.stderr)
