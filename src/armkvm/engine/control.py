@@ -13,6 +13,7 @@ from armkvm.engine import layout
 from armkvm.engine.exception import (
     DFSC_TRANSLATION_L3,
     EC_IABT,
+    EC_ILLEGAL,
     EC_PC_ALIGN,
     IL,
     SYNC,
@@ -23,11 +24,12 @@ from armkvm.engine.exits import ARENA_FULL, CHECK, Exit
 from armkvm.engine.handler import CC, Code
 from armkvm.engine.ir import CPU, RAM, UNLIKELY, Function
 from armkvm.engine.memory import note_entry
-from armkvm.engine.native import field_at, native, routine, set_field_at
+from armkvm.engine.native import bit, field_at, native, routine, set_field_at
 from armkvm.engine.walk import WALK_EL0, WALK_FETCH
 from armkvm.isa.value import Value
 
 _FREE_RUN = 1026  # instructions between two limit checks at the most, page end included
+_LOOK_AGAIN = 1 << 34  # instructions after which deadlines too far away to count are computed again
 
 
 def build() -> None:
@@ -51,9 +53,14 @@ def build() -> None:
         with routine(name) as fn:
             for called in calls:
                 fn.line(f"call void @{called}(ptr %cpu)")
-    with routine("tlb_maintenance") as fn:
-        kind, xt = fn.get("arg0"), fn.get("arg1")
-        fn.line(f"call void @tlbi(ptr %cpu, i64 {kind.ref}, i64 {xt.ref})")
+            # What follows is fetched anew without waiting for an ISB: otherwise it would
+            # depend on where a run was split.
+            fn.jump(fn.pc() + 4, fn.retired())
+    for name, called in (("tlb_maintenance", "tlbi"), ("tlb_maintenance_is", "tlbi_shared")):
+        with routine(name) as fn:
+            kind, xt = fn.get("arg0"), fn.get("arg1")
+            fn.line(f"call void @{called}(ptr %cpu, i64 {kind.ref}, i64 {xt.ref})")
+            fn.jump(fn.pc() + 4, fn.retired())
     _enter()
     _step()
     _run()
@@ -94,8 +101,15 @@ def _leave_at(fn: Code, code: int, target: Value) -> None:
 
 def _fetch_miss() -> None:
     with routine("fetch_miss") as fn:
-        target = fn.op_address()
-        faulted = Value(fn, "i64", "%acc") + layout.RECORD
+        target, retired = fn.op_address(), Value(fn, "i64", "%acc")
+        tagged = branch_address(fn, target)
+        with fn.if_(tagged.ne(target)):
+            fn.jump(tagged, retired)
+        # A fetch may fault, so it belongs to the next instruction: nothing of it before a limit.
+        # It is also where a guest whose vectors cannot be fetched is stopped.
+        with fn.if_(retired.sge(fn.get("limit32")) & fn.get("stepping").eq(0)):
+            _leave_at(fn, CHECK, target)
+        faulted = retired + layout.RECORD
         with fn.if_((target & 3).ne(0)):
             _take_at(fn, syndrome(EC_PC_ALIGN), target, faulted)
         el0 = fn.get("el").eq(0)
@@ -123,9 +137,17 @@ def _fetch_miss() -> None:
         fn.tail("lookup")
 
 
+def branch_address(fn: Function, target: Value) -> Value:
+    """AArch64.BranchAddr: where TBI ignores the top byte, the PC gets copies of bit 55 instead."""
+    tcr = fn.get("tcr_el1")
+    ignored = fn.select(bit(target, 55).ne(0), bit(tcr, 38), bit(tcr, 37)).ne(0)
+    return fn.select(ignored, (target << 8).ashr(8), target)
+
+
 def _take_at(fn: Code, esr: Value | int, target: Value, retired: Value) -> None:
     fn.put("esr_el1", esr)
     fn.put("far_el1", target)
+    fn.put("stepping", 0)
     vector = fn.call("deliver", "i64", "ptr %cpu", target, fn.const("i64", SYNC))
     fn.jump(vector, retired)
 
@@ -142,15 +164,19 @@ def _step() -> None:
     with native("step", "") as fn:
         fn.put("limit32", 0)
         # Reach the record as usual; lookup stops there, or takes the fetch's exception.
+        fn.put("stepping", 1)
         fn.line("call void @enter(ptr %cpu)")
-        at_record = fn.get("exit_code").eq(CHECK)
+        fn.put("stepping", 0)
         op = fn.get("exit_op")
+        at_record = fn.get("exit_code").eq(CHECK) & op.ne(0)
         retired = op + fn.get("exit_acc")
         with fn.unless(at_record & retired.lshr(5).eq(fn.get("count"))):
             fn.ret()
         pc = op.lshr(3) + fn.get("pc_base")
         index = pc.lshr(2) & 1023
         page = fn.pointer(op - (index << layout.RECORD_SHIFT))
+        # As in a free run, so that a run in pieces finds the TLBs like one in a go.
+        fn.line(f"call void @make_live(ptr %cpu, ptr {page})")
         code = field_at(fn, page, layout.META_CODE)
         word = fn.load_at(fn.pointer(code + (index << 2)), "i32", RAM).zext("i64")
         own = fn.gep("%cpu", layout.STEP_PAGE)
@@ -177,11 +203,8 @@ def _sync(fn: Function) -> None:
 def _run() -> None:
     """Run until an exit that the hypervisor has to see; returns its code."""
     with native("run", "", ret="i64", public=True) as fn:
+        mxcsr = fn.value("i32", "call i32 @get_mxcsr(ptr %cpu)")
         fn.line("call void @fp_enter(ptr %cpu)")
-        offset = fn.call("pending_interrupt", "i64", "ptr %cpu")
-        with fn.if_(offset.ne(0)):
-            fn.put("pc", fn.call("deliver", "i64", "ptr %cpu", fn.get("pc"), offset))
-            fn.put("count", fn.get("count") + 1)
         code = fn.var("i64", CHECK)
         with fn.loop() as loop:
             count = fn.get("count")
@@ -196,13 +219,22 @@ def _run() -> None:
             with fn.if_(count.uge(fn.get("limit"))):
                 code.set(Exit.LIMIT)
                 fn.goto(loop.out)
+            offset = fn.call("pending_interrupt", "i64", "ptr %cpu")
+            illegal = fn.get("il").ne(0)
+            with fn.if_(offset.ne(0) | illegal):
+                # Only at entry: guest code itself takes what it unmasks.
+                with fn.if_(offset.eq(0)):
+                    fn.put("esr_el1", syndrome(EC_ILLEGAL))
+                fn.put("pc", fn.call("deliver", "i64", "ptr %cpu", fn.get("pc"), offset))
+                fn.put("count", count + 1)
+                fn.goto(loop.head)
             stop = fn.call("deadline", "i64", "ptr %cpu", count)
             near = (count + _FREE_RUN).uge(stop)
             with fn.if_(near):
                 fn.line("call void @step(ptr %cpu)")
             with fn.unless(near):
                 free = stop - _FREE_RUN
-                cap = fn.const("i64", 1 << 57)
+                cap = count + _LOOK_AGAIN
                 fn.put("limit32", fn.select(free.ult(cap), free, cap) << 5)
                 # A kick that came before the store above must not be lost.
                 again = fn.gep("%cpu", layout.OFFSET["kick"])
@@ -213,5 +245,6 @@ def _run() -> None:
             left = fn.get("exit_code")
             code.set(left)
             loop.break_if(left.ne(CHECK))
-        fn.line("call void @fp_leave(ptr %cpu)")
+        fn.line("call void @fp_harvest(ptr %cpu)")
+        fn.line(f"call void @set_mxcsr(ptr %cpu, {mxcsr!r})")
         fn.ret(code.get())

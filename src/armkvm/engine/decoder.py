@@ -229,10 +229,7 @@ def undecoded() -> str:
     h = Code()
     index = h.pc().lshr(2) & 1023
     page = h.pointer(h.op_address() - (index << layout.RECORD_SHIFT))
-    live = h.gep(page, layout.META_LIVE)
-    with h.if_(h.load_at(live, "i64").eq(0)):
-        h.store_at(live, h.const("i64", 1))
-        h.line(f"call void @purge_writes(ptr %cpu, ptr {page})")
+    h.line(f"call void @make_live(ptr %cpu, ptr {page})")
     h.line(f"call void @decode_block(ptr {page}, i64 {index.ref})")
     h.dispatch("%op")
     return f"define {CC} void @undecoded({PARAMS}) #0 {{\n{h.body()}\n}}"

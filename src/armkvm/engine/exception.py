@@ -13,6 +13,7 @@ from armkvm.engine.handler import ACCESS_CACHE, ACCESS_WRITE, Code
 from armkvm.engine.ir import RAM, Function
 from armkvm.engine.memory import STAGE1
 from armkvm.engine.native import bit, cpu_array, field_at, native, param, routine
+from armkvm.engine.walk import ALIGNMENT, WALK_EL0
 from armkvm.isa.value import Value
 
 SYNC, IRQ, FIQ, SERROR = 0x000, 0x080, 0x100, 0x180  # vector offsets
@@ -146,7 +147,7 @@ def _synchronous() -> None:
         take(fn, fn.get("arg0") | syndrome(EC_SVC), fn.pc() + 4)
     with routine("brk") as fn:
         take(fn, fn.get("arg0") | syndrome(EC_BRK), fn.pc())
-    with routine("wfx_to_el1") as fn:
+    with routine("wfx_to_el1") as fn, fn.if_(_nothing_pending(fn)):
         take(fn, fn.get("arg0") | syndrome(EC_WFX, 0x1E << 20), fn.pc())
 
 
@@ -162,17 +163,33 @@ def _mem_fault() -> None:
     with routine("mem_fault") as fn:
         access = fn.get("access")
         cache = (access & ACCESS_CACHE).ne(0)
-        write = (access & ACCESS_WRITE).ne(0) | cache
+        w = word(fn)
+        write = ((access & ACCESS_WRITE).ne(0) | cache) & ~_reading_fails(fn, w)
         iss = write.zext("i64") << 6 | cache.zext("i64") << 8
         with fn.if_(fn.get("fault_kind").eq(STAGE1)):
             fn.put("far_el1", fn.get("fault_va"))
             ec = same_el(fn) + EC_DABT << 26
             take(fn, ec | iss | fn.get("fault_status") | IL, fn.pc())
-        w = word(fn)
         fn.put("esr_el2", iss | _isv(fn, w) | syndrome(EC_DABT, DFSC_TRANSLATION_L3))
         fn.put("far_el2", fn.get("fault_va"))
         fn.put("hpfar_el2", fn.get("fault_ipa").lshr(12) << 4)
         fn.leave(Exit.TRAP)
+
+
+def _reading_fails(fn: Function, w: Value) -> Value:
+    """True for an atomic read-modify-write whose read alone would have faulted: WnR is 0 then."""
+    form = [(0x3F20_0C00, 0x3820_0000), (0x3FA0_7C00, 0x08A0_7C00), (0xBFA0_7C00, 0x0820_7C00)]
+    atomic, cas, casp = ((w & mask).eq(value) for mask, value in form)
+    fails = fn.var("i1", 0)
+    with fn.if_(atomic | cas | casp):
+        how = fn.get("el").eq(0).zext("i64") * WALK_EL0
+        status = fn.call("walk", "i64", "ptr %cpu", fn.get("fault_va"), how)
+        stage1 = fn.get("fault_kind").eq(STAGE1)
+        seg = fn.call("segment", "ptr", "ptr %cpu", fn.get("fault_ipa"))
+        absent = fn.value("i1", f"icmp eq ptr {seg.ref}, null") & ~stage1
+        misaligned = stage1 & fn.get("fault_status").eq(ALIGNMENT)
+        fails.set(status.ne(0) | absent | misaligned)
+    return fails.get()
 
 
 def _isv(fn: Function, w: Value) -> Value:
@@ -199,6 +216,11 @@ def _isv(fn: Function, w: Value) -> Value:
     return fn.select(valid, iss, 0)
 
 
+def _nothing_pending(fn: Code) -> Value:
+    """WFI would wait: only then does it trap. A masked interrupt ends the wait as well."""
+    return (fn.get("hcr_vi") | fn.get("hcr_vf")).eq(0)
+
+
 def _traps() -> None:
     with routine("trap_sys") as fn:
         fn.put("esr_el2", _sys_iss(word(fn)) | syndrome(EC_SYS))
@@ -209,9 +231,11 @@ def _traps() -> None:
     with routine("smc") as fn:
         fn.put("esr_el2", fn.get("arg0") | syndrome(EC_SMC))
         fn.leave(Exit.TRAP)
+    with routine("wfe_trap") as fn:
+        fn.put("esr_el2", syndrome(EC_WFX, 0x1E << 20 | 1))
+        fn.leave(Exit.TRAP)
     with routine("wfi") as fn:
-        waiting = (fn.get("hcr_vi") | fn.get("hcr_vf")).eq(0)
-        with fn.if_(waiting):
+        with fn.if_(_nothing_pending(fn)):
             fn.put("esr_el2", syndrome(EC_WFX, 0x1E << 20))
             fn.leave(Exit.TRAP)
 

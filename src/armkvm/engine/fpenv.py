@@ -29,9 +29,6 @@ def build() -> None:
         fn.ended = True
     with native("fp_enter", "") as fn:
         fn.line(f"call void @set_mxcsr(ptr %cpu, i32 {_control(fn).trunc('i32').ref})")
-    with native("fp_leave", "") as fn:
-        fn.line("call void @fp_harvest(ptr %cpu)")
-        fn.line(f"call void @set_mxcsr(ptr %cpu, i32 {MASKED})")
     _harvest()
     with native("write_fpcr", "i64 %v", ret="i64") as fn:
         fn.line("call void @fp_harvest(ptr %cpu)")

@@ -24,7 +24,9 @@ from armkvm.isa.value import Value, bits
 
 CC = "preserve_nonecc"
 PARAMS = "ptr noalias %cpu, ptr %op, i64 %acc"
-ACCESS_WRITE, ACCESS_UNPRIV, ACCESS_CACHE = 1 << 8, 1 << 9, 1 << 10  # beside the size, in `access`
+ZERO_BLOCK = 64  # bytes that DC ZVA clears
+# Beside the size, in `access`; ZERO is DC ZVA.
+ACCESS_WRITE, ACCESS_UNPRIV, ACCESS_CACHE, ACCESS_ZERO = 1 << 8, 1 << 9, 1 << 10, 1 << 11
 ALIGN_SHIFT, ELEMENT_SHIFT = 16, 24  # required alignment; element size, for Device and SCTLR.A
 
 
@@ -304,12 +306,13 @@ class Handler(Code, Machine):
         unpriv = acc == "unpriv"
         if self.slow:
             flags = size | ACCESS_WRITE * write | ACCESS_UNPRIV * unpriv
-            flags |= ACCESS_CACHE * (acc == "cache") | align << ALIGN_SHIFT | elem << ELEMENT_SHIFT
+            flags |= ACCESS_CACHE * (acc == "cache") | ACCESS_ZERO * (acc == "zero")
+            flags |= align << ALIGN_SHIFT | elem << ELEMENT_SHIFT
             text = f"call ptr @mem_access(ptr %cpu, i64 {address.ref}, i64 {flags})"
             ptr = self.emit(text)
             with self.if_(self.value("i1", f"icmp eq ptr {ptr}, null"), UNLIKELY):
                 self.tail("mem_fault")
-            return FastSpan(self, ptr, write)
+            return self._span_at(Value(self, "ptr", ptr), write, acc)
         tlb = self.emit(
             f"load ptr, ptr {self.field('dtlb_el0' if unpriv else 'dtlb')}, align 8, {CPU}"
         )
@@ -324,9 +327,13 @@ class Handler(Code, Machine):
         self.place(no)
         self.tail(f"{self.name}_slow")
         self.place(yes)
-        return FastSpan(
-            self, self.pointer(address + self.load_at(self.gep(entry, 16), "i64")), write
-        )
+        host = address + self.load_at(self.gep(entry, 16), "i64")
+        return self._span_at(Value(self, "ptr", self.pointer(host)), write, acc)
+
+    def _span_at(self, host: Value, write: bool, acc: str) -> Span:
+        if acc == "zero":
+            host = Value(self, "ptr", self.pointer(self.address(host.ref) & -ZERO_BLOCK))
+        return FastSpan(self, host.ref, write)
 
     # -- branches ---------------------------------------------------------------------------
     def branch(self, offset: Field, *, link: bool = False, cond: Value | None = None) -> None:

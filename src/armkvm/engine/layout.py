@@ -26,12 +26,12 @@ excl_addr excl_size excl_lo excl_hi
 count limit kick
 ns_base ns_count ns_mult cntvoff cntpoff
 cntv_ctl cntv_cval cntp_ctl cntp_cval cntv_masked cntp_masked cnthctl hyp_deadline_ns
-hcr_vi hcr_vf
+hcr_vi hcr_vf twe
 esr_el2 far_el2 hpfar_el2
 fault_status fault_va fault_ipa fault_kind
-stage2 segment_hint context next_context el1_low el1_blocks el0_blocks
+stage2 segment_hint context next_context el1_low el1_blocks el0_blocks el0_high stepping
 bounce_host0 bounce_host1 bounce_size bounce_split
-walk_ipa walk_attr walk_shift walk_ng
+walk_ipa walk_attr walk_shift walk_ng walk_par
 """.split()  # noqa: SIM905 - a table reads better than 60 quoted strings
 
 V_OFFSET = 1024

@@ -14,6 +14,7 @@ from armkvm.engine.handler import (
     ACCESS_CACHE,
     ACCESS_UNPRIV,
     ACCESS_WRITE,
+    ACCESS_ZERO,
     ALIGN_SHIFT,
     ELEMENT_SHIFT,
 )
@@ -57,8 +58,8 @@ def _translate_page() -> None:
         device = fn.get("walk_attr").ne(0)
         cache = (flags & ACCESS_CACHE).ne(0)
         checked = device | bit(fn.get("sctlr_el1"), 1).ne(0)
-        element = flags.lshr(ELEMENT_SHIFT)
-        with fn.if_(checked & (va & (element - 1)).ne(0) & ~cache):
+        misaligned = (va & (flags.lshr(ELEMENT_SHIFT) - 1)).ne(0)
+        with fn.if_(device & (misaligned | (flags & ACCESS_ZERO).ne(0))):
             fn.put("fault_kind", STAGE1)
             fn.put("fault_status", ALIGNMENT)
             fn.ret(0)
@@ -70,6 +71,7 @@ def _translate_page() -> None:
         with fn.if_(absent):
             _stage2_fault(fn, ipa, va)
         seg_flags = field_at(fn, seg.ref, layout.SEG_FLAGS)
+        write = write & ~cache  # DC IVAC wants the permission and leaves the data alone
         with fn.if_(write & (seg_flags & layout.SEG_READONLY).ne(0)):
             _stage2_fault(fn, ipa, va)
         offset = ipa - field_at(fn, seg.ref, layout.SEG_IPA)
@@ -95,15 +97,16 @@ def _stage2_fault(fn: Function, ipa: Value, va: Value) -> None:
 
 
 def _refill(fn: Function, va: Value, host: Value, write: Value, el0: Value) -> None:
-    """Enter va -> host in the TLB of the regime. Writes imply reads; reads keep a write tag."""
-    tag = va & layout.PAGE_MASK
+    """Enter va -> host in the TLB of the regime. Writes imply reads; reads keep a write tag,
+    but never one that an earlier walk gave for another page."""
+    tag, addend = va & layout.PAGE_MASK, host - (va & layout.PAGE_MASK)
     tlb = fn.select(el0, fn.get("dtlb_el0"), cpu_array(fn, layout.DTLB_EL1))
     entry = data_entry(fn, tlb, va)
-    same = field_at(fn, entry, 0).eq(tag)
+    same = field_at(fn, entry, 0).eq(tag) & field_at(fn, entry, 16).eq(addend)
     old = fn.select(same, field_at(fn, entry, 8), layout.NO_TAG)
     set_field_at(fn, entry, 0, tag)
     set_field_at(fn, entry, 8, fn.select(write, tag, old))
-    set_field_at(fn, entry, 16, host - tag)
+    set_field_at(fn, entry, 16, addend)
     shift = fn.get("walk_shift")
     set_field_at(fn, entry, 24, shift)
     note_entry(fn, va, el0, shift)
@@ -111,9 +114,11 @@ def _refill(fn: Function, va: Value, host: Value, write: Value, el0: Value) -> N
 
 def note_entry(fn: Function, va: Value, el0: Value, shift: Value) -> None:
     """Remember what a later TLB maintenance operation has to know about the entries."""
-    private = bit(va, 55).eq(0) | fn.get("walk_ng").ne(0)
-    with fn.if_(~el0 & private):
+    low = bit(va, 55).eq(0)
+    with fn.if_(~el0 & (low | fn.get("walk_ng").ne(0))):
         fn.put("el1_low", 1)
+    with fn.if_(el0 & ~low):
+        fn.put("el0_high", 1)
     with fn.if_(shift.ugt(12)):
         with fn.if_(el0):
             fn.put("el0_blocks", 1)
@@ -126,8 +131,11 @@ def _mem_access() -> None:
     with native("mem_access", "i64 %va, i64 %flags", ret="ptr") as fn:
         va, flags = param(fn, "va"), param(fn, "flags")
         fn.put("access", flags)
-        align = flags.lshr(ALIGN_SHIFT) & 0xFF
-        with fn.if_((va & (align - 1)).ne(0)):
+        # AArch64.CheckAlignment comes before the translation.
+        align = (flags.lshr(ALIGN_SHIFT) & 0xFF) - 1
+        checked = bit(fn.get("sctlr_el1"), 1).ne(0)
+        align = align | fn.select(checked, flags.lshr(ELEMENT_SHIFT) - 1, 0)
+        with fn.if_((va & align).ne(0)):
             fn.put("fault_va", va)
             fn.put("fault_kind", STAGE1)
             fn.put("fault_status", ALIGNMENT)
@@ -193,6 +201,11 @@ def reset_records(fn: Function, page: str) -> None:
 
 def _purge_writes() -> None:
     """The page of records is about to decode: no CPU may write its memory behind our back."""
+    with native("make_live", "ptr %page") as fn:
+        with fn.unless(field_at(fn, "%page", layout.META_LIVE).eq(0)):
+            fn.ret()
+        set_field_at(fn, "%page", layout.META_LIVE, 1)
+        fn.line("call void @purge_writes(ptr %cpu, ptr %page)")
     with native("purge_writes", "ptr %page") as fn:
         host = field_at(fn, "%page", layout.META_CODE)
         table = stage2(fn)

@@ -20,8 +20,9 @@ _FAR = 1 << 46  # ns: further deadlines are looked at again later
 def build() -> None:
     """Enter the native functions of this file."""
     with native("now_ns", "i64 %count", ret="i64") as fn:
-        passed = (param(fn, "count") - fn.get("ns_count")) * fn.get("ns_mult")
-        fn.ret(fn.get("ns_base") + passed.lshr(16))
+        passed = (param(fn, "count") - fn.get("ns_count")).zext("i128")
+        passed = (passed * fn.get("ns_mult").zext("i128")).lshr(16)
+        fn.ret(fn.get("ns_base") + passed.trunc("i64"))
     _count_at()
     _timer_output()
     _deadline()
@@ -37,6 +38,8 @@ def _count_at() -> None:
         with fn.if_(ahead.sgt(_FAR)):
             fn.ret(NEVER)
         mult = fn.get("ns_mult")
+        with fn.if_(mult.eq(0)):  # time stands still
+            fn.ret(NEVER)
         fn.ret(fn.get("ns_count") + ((ahead << 16) + mult - 1).udiv(mult))
 
 

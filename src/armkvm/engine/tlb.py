@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from armkvm.engine import layout
 from armkvm.engine.ir import Function
-from armkvm.engine.native import bit, cpu_array, field_at, native, param, set_field_at
+from armkvm.engine.native import bit, cpu_array, field_at, native, param, set_field_at, stage2
 from armkvm.isa.value import Value
 
 # How TLBI reaches `tlbi` in its first argument.
@@ -37,6 +37,7 @@ def build() -> None:
         with fn.range(layout.CONTEXTS) as i:
             fn.line(f"call void @flush_context(ptr %cpu, i64 {i.ref})")
         fn.put("el0_blocks", 0)
+        fn.put("el0_high", 0)
     _set_context()
     _drop_address()
     _tlbi()
@@ -108,7 +109,14 @@ def _drop_address() -> None:
 
 
 def _tlbi() -> None:
-    """TLBI: kind, and the operand register of the instruction."""
+    """TLBI: kind, and the operand register of the instruction. `tlbi_shared`: on every CPU of
+    the VM, which stand still meanwhile (virtual CPUs take turns)."""
+    with native("tlbi_shared", "i64 %kind, i64 %xt") as fn:
+        table = stage2(fn)
+        cpus = fn.gep(table, layout.S2_CPU_LIST)
+        with fn.range(field_at(fn, table, layout.S2_NCPUS)) as n:
+            cpu = fn.pointer(field_at(fn, fn.gep(cpus, n << 3), 0))
+            fn.line(f"call void @tlbi(ptr {cpu}, i64 %kind, i64 %xt)")
     with native("tlbi", "i64 %kind, i64 %xt") as fn:
         kind, xt = param(fn, "kind"), param(fn, "xt")
         with fn.if_(kind.eq(TLBI_ALL)):
@@ -130,7 +138,8 @@ def _tlbi() -> None:
         blocks = fn.get("el1_blocks")
         fn.line(f"{call}i64 {data.ref}, i64 {code.ref}, i64 {va.ref}, i64 {blocks.ref})")
         blocks = fn.get("el0_blocks")
-        with fn.if_(bit(va, 55).eq(0)), fn.range(layout.CONTEXTS) as i:
+        el0_too = bit(va, 55).eq(0) | fn.get("el0_high").ne(0)
+        with fn.if_(el0_too), fn.range(layout.CONTEXTS) as i:
             data = cpu_array(fn, layout.DTLB_EL0) + i * _D
             code = cpu_array(fn, layout.ITLB_EL0) + i * _I
             fn.line(f"{call}i64 {data.ref}, i64 {code.ref}, i64 {va.ref}, i64 {blocks.ref})")

@@ -19,6 +19,7 @@ WALK_WRITE, WALK_FETCH, WALK_EL0 = 1, 2, 4
 ADDRESS_SIZE, TRANSLATION, ACCESS_FLAG, PERMISSION, EXTERNAL_ON_WALK = 0x00, 0x04, 0x08, 0x0C, 0x14
 ALIGNMENT = 0x21
 
+_OUTER = 2  # SH: Outer Shareable
 _OUTPUT = 0x0000_FFFF_FFFF_F000
 
 
@@ -36,8 +37,7 @@ def _address_translate() -> None:
         with fn.if_(status.ne(0)):
             fn.put("par_el1", (status & 0x3F) << 1 | 0x801)
             fn.ret(0)
-        attr = fn.select(fn.get("walk_attr").ne(0), fn.const("i64", 0x04), 0xFF)
-        fn.put("par_el1", fn.get("walk_ipa") | attr << 56 | 0xB80)
+        fn.put("par_el1", fn.get("walk_ipa") | fn.get("walk_par") | 0xA00)  # NS, and a RES1 bit
         fn.ret(0)
 
 
@@ -84,28 +84,28 @@ def _walk() -> None:
         def fault(code: int, level: Value | int) -> None:
             fn.ret(level + (0x100 | code) if isinstance(level, Value) else 0x100 | code | level)
 
-        sctlr = fn.get("sctlr_el1")
+        sctlr, tcr = fn.get("sctlr_el1"), fn.get("tcr_el1")
+        high = bit(va, 55).ne(0)
+        tbi = fn.select(high, bit(tcr, 38), bit(tcr, 37)).ne(0)
+        canonical = fn.select(tbi, (va << 8).ashr(8), va)
         with fn.if_(bit(sctlr, 0).eq(0)):
-            with fn.if_(va.lshr(44).ne(0)):
+            with fn.if_(canonical.lshr(44).ne(0)):
                 fault(ADDRESS_SIZE, 0)
-            fn.put("walk_ipa", va & layout.PAGE_MASK)
+            fn.put("walk_ipa", canonical & layout.PAGE_MASK)
             fn.put("walk_attr", fetch ^ 1)
             fn.put("walk_shift", 48)
             fn.put("walk_ng", 0)
+            fn.put("walk_par", _OUTER << 7)
             fn.ret(0)
 
-        tcr = fn.get("tcr_el1")
-        high = bit(va, 55).ne(0)
         half = fn.select(high, tcr.lshr(16), tcr) & 0xFFFF
         tsz = half & 63
         tsz = fn.select(tsz.ult(16), 16, fn.select(tsz.ugt(39), 39, tsz))
-        tbi = fn.select(high, bit(tcr, 38), bit(tcr, 37)).ne(0)
         # TG1 and TG0 number the granules differently (D17.2.131); a byte for each value of the
         # field.
         shifts = fn.select(high, fn.const("i64", 0x100C_0E0C), fn.const("i64", 0x0C0E_100C))
         page_shift = shifts.lshr((half.lshr(14) & 3) << 3) & 0xFF
         size = fn.const("i64", 64) - tsz
-        canonical = fn.select(tbi, (va << 8).ashr(8), va)
         beyond = canonical.ashr(size)
         with fn.if_(beyond.ne(fn.select(high, fn.const("i64", -1), fn.const("i64", 0)))):
             fault(TRANSLATION, 0)
@@ -163,7 +163,11 @@ def _walk() -> None:
             offset = va & ((one << shift) - 1)
             fn.put("walk_ipa", (base | offset) & layout.PAGE_MASK)
             attr = fn.get("mair_el1").lshr((pte.lshr(2) & 7) << 3) & 0xFF
-            fn.put("walk_attr", attr.ult(16).zext("i64"))
+            device = attr.ult(16)
+            fn.put("walk_attr", device.zext("i64"))
+            # Device and Non-cacheable memory is always Outer Shareable (D17.2 PAR_EL1.SH).
+            shared = fn.select(device | attr.eq(0x44), fn.const("i64", _OUTER), pte.lshr(8) & 3)
+            fn.put("walk_par", attr << 56 | shared << 7)
             fn.put("walk_shift", shift)
             fn.put("walk_ng", bit(pte, 11))
             fn.ret(0)

@@ -175,7 +175,7 @@ class Machine(ABC):
         several registers (LDP, LD4) or read and write (atomics: write=True allows both). `align`:
         alignment that always faults when missed (1: none); `elem`: element size, the alignment that
         Device memory and SCTLR_EL1.A ask for. acc also takes "cache": maintenance by address, no
-        data moved."""
+        data moved; and "zero": DC ZVA, the span being the block that holds the address."""
 
     # -- branches ---------------------------------------------------------------------------
     @abstractmethod

@@ -73,9 +73,10 @@ def _id_space() -> list[SysReg]:
     ]
 
 
-_SCTLR_RES1 = (
-    0x30D0_0800  # bits that are RES1 in Armv8.0 (D17.2.118); 28/29 LSMAOE/nTLSMD, 20, 22, 23, 11
-)
+# SCTLR_EL1 of an Armv8.0 CPU without AArch32 and without big-endian data (D17.2.118).
+_SCTLR_RES1 = 0x30D0_0980  # LSMAOE, nTLSMD, SPAN, EIS, TSCXT, EOS, SED, ITD
+_SCTLR_BITS = 0x040D_D21F  # UCI, WXN, nTWE, nTWI, UCT, DZE, I, UMA, SA0, SA, C, A, M
+_SCTLR_RESET = 0x0005_0018  # nTWE, nTWI, SA0, SA; MMU and caches off
 
 SYSREGS: list[SysReg] = [
     SysReg("MIDR_EL1", (3, 0, 0, 0, 0), "id", "ro"),
@@ -91,16 +92,16 @@ SYSREGS: list[SysReg] = [
     SysReg(
         "SCTLR_EL1",
         (3, 0, 1, 0, 0),
-        mask=0x0501_DFDF | 1 << 26,
+        mask=_SCTLR_BITS,
         ones=_SCTLR_RES1,
-        reset=0x00C5_0838 & ~1,
+        reset=_SCTLR_RESET,
         effect="wrote_sctlr",
     ),
     SysReg("ACTLR_EL1", (3, 0, 1, 0, 1)),
     SysReg("CPACR_EL1", (3, 0, 1, 0, 2), mask=3 << 20, effect="wrote_cpacr"),
-    SysReg("TTBR0_EL1", (3, 0, 2, 0, 0), effect="wrote_ttbr"),
-    SysReg("TTBR1_EL1", (3, 0, 2, 0, 1), effect="wrote_ttbr"),
-    SysReg("TCR_EL1", (3, 0, 2, 0, 2), mask=0x7F_FFFF_FFBF, effect="wrote_tcr"),
+    SysReg("TTBR0_EL1", (3, 0, 2, 0, 0), mask=ALL & ~1, effect="wrote_ttbr"),
+    SysReg("TTBR1_EL1", (3, 0, 2, 0, 1), mask=ALL & ~1, effect="wrote_ttbr"),
+    SysReg("TCR_EL1", (3, 0, 2, 0, 2), mask=0x77_FFFF_FFBF, effect="wrote_tcr"),
     SysReg("SPSR_EL1", (3, 0, 4, 0, 0), mask=0xFFFF_FFFF),
     SysReg("ELR_EL1", (3, 0, 4, 0, 1)),
     SysReg("SP_EL0", (3, 0, 4, 1, 0), "special"),

@@ -107,10 +107,19 @@ def _hint_text(immCRm: int, immop2: int) -> str:
     "1101010100 0 00 011 0010 immCRm:4 immop2:3 11111",
     asm=_hint_text,
     ref="C6.2.99",
-    where=lambda immCRm, immop2: (immCRm << 3 | immop2).isnt(3),
+    where=lambda immCRm, immop2: (immCRm << 3 | immop2).lt(2) | (immCRm << 3 | immop2).lt(4) ^ 1,
 )
 def HINT(m: Machine, immCRm: Field, immop2: Field) -> None:
-    """All hints but WFI do nothing; WFE may always return at once (D1.6.1)."""
+    """All hints but WFE and WFI do nothing."""
+
+
+@insn("1101010100 0 00 011 0010 0000 010 11111", asm="wfe", ref="C6.2.400")
+def WFE(m: Machine) -> None:
+    """It may always return at once (D1.6.1), unless the hypervisor wants to see it."""
+    with m.when(_user(m) & _bit(m.get("sctlr_el1"), NTWE).eq(0)):
+        m.finish("wfx_to_el1", m.const("i64", 1))
+    with m.when(m.get("twe").ne(0)):
+        m.finish("wfe_trap")
 
 
 @insn("1101010100 0 00 011 0010 0000 011 11111", asm="wfi", ref="C6.2.402")
@@ -296,7 +305,7 @@ def _sys(op1: int, crn: int, crm: int, op2: int) -> str:
     return f"1101010100 0 01 {op1:03b} {crn:04b} {crm:04b} {op2:03b} Rt:5"
 
 
-def _enter_tlbi(text: str, op1: int, crm: int, op2: int, kind: int) -> None:
+def _enter_tlbi(text: str, op1: int, crm: int, op2: int, kind: int, routine: str) -> None:
     @insn(
         _sys(op1, 8, crm, op2),
         asm=f"tlbi {text}" + ("" if kind == TLBI_ALL else ", {Rt:x}"),
@@ -305,10 +314,10 @@ def _enter_tlbi(text: str, op1: int, crm: int, op2: int, kind: int) -> None:
     )
     def tlbi(m: Machine, Rt: Field) -> None:
         _privileged(m)
-        m.finish("tlb_maintenance", m.const("i64", kind), m.X(Rt))
+        m.finish(routine, m.const("i64", kind), m.X(Rt))
 
 
-for _shared, _crm in (("", 7), ("is", 3)):
+for _shared, _crm, _routine in (("", 7, "tlb_maintenance"), ("is", 3, "tlb_maintenance_is")):
     for _op2, (_text, _kind) in {
         0: ("vmalle1", TLBI_ALL),
         1: ("vae1", TLBI_VA),
@@ -317,7 +326,7 @@ for _shared, _crm in (("", 7), ("is", 3)):
         5: ("vale1", TLBI_VA),
         7: ("vaale1", TLBI_VA),
     }.items():
-        _enter_tlbi(_text + _shared, 0, _crm, _op2, _kind)
+        _enter_tlbi(_text + _shared, 0, _crm, _op2, _kind, _routine)
 
 
 def _enter_cache(text: str, op1: int, crm: int, op2: int, *, by_va: bool, gate: int | None) -> None:
@@ -334,7 +343,8 @@ def _enter_cache(text: str, op1: int, crm: int, op2: int, *, by_va: bool, gate: 
         else:
             _gate(m, "sctlr_el1", (gate,))
         if by_va:
-            m.load(m.X(Rt), "i8", acc="cache")
+            # To invalidate is to lose what was written: it takes write permission.
+            m.span(m.X(Rt), 1, write=text == "dc ivac", acc="cache").done()
 
 
 for _row in (
@@ -356,7 +366,7 @@ for _row in (
 def DC_ZVA(m: Machine, Rt: Field) -> None:
     _gate(m, "sctlr_el1", (DZE,))
     size = 4 << DCZ_BLOCK
-    block = m.span(m.X(Rt) & -size, size, write=True, elem=1)
+    block = m.span(m.X(Rt), 1, write=True, acc="zero")
     for offset in range(0, size, 16):
         block.store(offset, m.const("<2 x i64>", 0))
     block.done()

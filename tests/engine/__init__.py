@@ -1,0 +1,1 @@
+"""Tests of the engine: translation, exceptions, exact stops, the cache on disk."""
