@@ -117,9 +117,10 @@ def FPToFixed(
     converted = _to_integer(m, x, ity, unsigned)
 
     def cold() -> Value:
-        flush_to_zero(m, (a,))
         raise_flags(m, IOC, ~fits)
-        return m.select(fits, converted, _saturation(m, a, ity, unsigned))
+        out = m.select(fits, converted, _saturation(m, a, ity, unsigned))
+        flush_to_zero(m, (a,))
+        return out
 
     return m.unlikely(any_lane(~fits) | fpcr_bit(m, FZ), converted, cold)
 
@@ -170,8 +171,9 @@ def _truncated(m: Machine, a: Value, ity: str) -> Value:
     least = 1 << (r.bits - 1)
 
     def cold() -> Value:
+        out = m.select(r.eq(least), _saturation(m, a, ity, False), r)
         flush_to_zero(m, (a,))
-        return m.select(r.eq(least), _saturation(m, a, ity, False), r)
+        return out
 
     return m.unlikely(r.eq(least) | fpcr_bit(m, FZ), r, cold)
 
@@ -190,12 +192,8 @@ def FixedToFP(m: Machine, x: Value, ty: str, *, unsigned: bool, fbits: Field | i
         r = m.select(big, strict(m, "fadd", ty, half, half), half)
     if not isinstance(fbits, int):
         r = strict(m, "fmul", ty, r, _scale(m, ty, fbits, -1))  # exact
-
-    def cold() -> Value:
-        flush_to_zero(m, (r,))
-        return r
-
-    return m.unlikely(fpcr_bit(m, FZ), r, cold)
+    flush_to_zero(m, (r,))
+    return r
 
 
 # -- between formats --------------------------------------------------------------------------
@@ -204,8 +202,9 @@ def single_to_double(m: Machine, a: Value) -> Value:
     r = strict_exact(m, "fpext", same_shape(a.ty, "double"), a)
 
     def cold() -> Value:
+        out = default_nans(m, r)
         flush_to_zero(m, (a,))
-        return default_nans(m, r)
+        return out
 
     return m.unlikely(any_lane(r.fcmp("uno", r)) | fpcr_bit(m, FZ), r, cold)
 
@@ -239,8 +238,9 @@ def half_to_single(m: Machine, h: Value) -> Value:
         wide = same_shape(h.ty, "i32")
         number = (h & 0x3FF).zext(wide) << 13 | (127 + 16) << 23
         number = number | (h & 0x8000).zext(wide) << 16
+        out = m.select(ahp, number.bitcast(ty), default_nans(m, r))
         flush_to_zero(m, (r,))  # no half is a denormal float
-        return m.select(ahp, number.bitcast(ty), default_nans(m, r))
+        return out
 
     return m.unlikely(any_lane(special), r, cold)
 
@@ -262,12 +262,13 @@ def single_to_half(m: Machine, a: Value, source: Value | None = None) -> Value:
 
     def cold() -> Value:
         original = source if source is not None else a
-        flush_to_zero(m, (original,))
         small = magnitude(original).ult(pattern(m.const(original.ty, 2.0**-14)))
         raise_flags(m, UFC, edge & small)
         nan = both(m, (h & 0x7FFF).ugt(0x7C00), fpcr_bit(m, DN))
         ieee = m.select(nan, m.const(ity, 0x7E00), h)
-        return m.unlikely(ahp, ieee, lambda: _alternative_half(m, a))
+        out = m.unlikely(ahp, ieee, lambda: _alternative_half(m, a))
+        flush_to_zero(m, (original,))
+        return out
 
     return m.unlikely(any_lane(odd) | fpcr_bit(m, FZ) | ahp, h, cold)
 
@@ -366,7 +367,8 @@ def FPConvertRoundOdd(m: Machine, a: Value) -> Value:
     r = strict(m, "fptrunc", ty, odd)  # exact
 
     def cold() -> Value:
+        out = default_nans(m, r)
         flush_to_zero(m, (a,))
-        return default_nans(m, r)
+        return out
 
     return m.unlikely(any_lane(r.fcmp("uno", r)) | fz, r, cold)

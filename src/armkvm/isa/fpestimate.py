@@ -62,7 +62,6 @@ def FPRecipEstimate(m: Machine, a: Value) -> Value:
     low, high = 1 << (f.fraction - 2), (2 * f.bias - 1) << f.fraction
 
     def cold() -> Value:
-        flush_to_zero(m, (a,))
         zero, inf, nan = mag.eq(0), mag.eq(f.inf), is_nan(x)
         overflow = mag.ult(low) & ~zero
         flush = both(m, mag.uge(high) & mag.ult(f.inf), fpcr_bit(m, FZ))
@@ -75,7 +74,9 @@ def FPRecipEstimate(m: Machine, a: Value) -> Value:
         bits = m.select(overflow, limit, bits)
         bits = m.select(inf | flush, 0, bits)
         out = m.select(nan, a, with_sign_of(x, bits))
-        return process_nans(m, out, (a,))
+        out = process_nans(m, out, (a,))
+        flush_to_zero(m, (a,))
+        return out
 
     rare = (mag - low).uge(high - low)
     return m.unlikely(any_lane(rare) | fpcr_bit(m, FZ), usual, cold)
@@ -108,7 +109,6 @@ def FPRSqrtEstimate(m: Machine, a: Value) -> Value:
     usual = (exponent << f.fraction | estimate << top).bitcast(a.ty)
 
     def cold() -> Value:
-        flush_to_zero(m, (a,))
         zero, nan = mag.eq(0), is_nan(x)
         negative = pattern(x).slt(0) & ~zero & ~nan
         raise_flags(m, DZC, zero)
@@ -117,7 +117,9 @@ def FPRSqrtEstimate(m: Machine, a: Value) -> Value:
         bits = m.select(negative, f.default_nan, bits)
         out = m.select(zero, with_sign_of(x, f.inf), bits.bitcast(a.ty))
         # A negative operand is no NaN: process_nans() gives the default one.
-        return process_nans(m, m.select(nan, a, out), (a,))
+        out = process_nans(m, m.select(nan, a, out), (a,))
+        flush_to_zero(m, (a,))
+        return out
 
     rare = (pattern(x) - 1).uge(f.inf - 1)
     return m.unlikely(any_lane(rare) | fpcr_bit(m, FZ), usual, cold)
@@ -133,9 +135,10 @@ def FPRecpX(m: Machine, a: Value) -> Value:
     usual = with_sign_of(x, bits)
 
     def cold() -> Value:
-        flush_to_zero(m, (a,))
         raise_flags(m, IOC, is_snan(a))
-        return process_nans(m, m.select(is_nan(a), a, usual), (a,))
+        out = process_nans(m, m.select(is_nan(a), a, usual), (a,))
+        flush_to_zero(m, (a,))
+        return out
 
     return m.unlikely(any_lane(is_nan(a)) | fpcr_bit(m, FZ), usual, cold)
 

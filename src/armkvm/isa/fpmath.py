@@ -249,12 +249,8 @@ def FPMinNum(m: Machine, a: Value, b: Value) -> Value:
 def _compared(m: Machine, pred: str, a: Value, b: Value, *, signalling: bool) -> Value:
     """All ones where a PRED b, else zero, as integers of the lanes' width."""
     r = compare(m, pred, a, b, signalling=signalling).sext(int_type(a.ty))
-
-    def cold() -> Value:
-        flush_to_zero(m, (a, b))
-        return r
-
-    return m.unlikely(fpcr_bit(m, FZ), r, cold)
+    flush_to_zero(m, (a, b))
+    return r
 
 
 def FPCompareEQ(m: Machine, a: Value, b: Value) -> Value:
