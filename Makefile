@@ -10,7 +10,7 @@ FIND_PYTHON = for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python
 	  && { echo $$p; exit; }; done
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check lock clean
+.PHONY: run test check conformance-real lock clean
 
 run: $(VENV)/run.stamp
 	@$(BIN)/armkvm run $(ARGS)
@@ -22,6 +22,10 @@ test: check
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The conformance client on the real KVM, at EL2 inside QEMU; some minutes, not part of `make test`.
+conformance-real: $(VENV)/run.stamp
+	$(BIN)/python tools/conformance_real.py $(ARGS)
 
 $(BIN)/python:
 	@python=$$($(FIND_PYTHON)); \
