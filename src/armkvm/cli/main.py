@@ -13,6 +13,7 @@ from typing import NoReturn, Protocol, cast
 
 import armkvm
 from armkvm.cli.codes import Code, table
+from armkvm.engine.errors import EngineError
 from armkvm.vmm.errors import FetchError, GuestError
 
 # Verb to what it does; each is a module armkvm.cli.<verb>.
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FailedError as error:
         complain(str(error))
         return Code.FAILED
-    except FetchError as error:
+    except (EngineError, FetchError) as error:
         complain(str(error))
         return Code.HOST
     except GuestError as error:

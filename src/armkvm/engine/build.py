@@ -19,6 +19,7 @@ from pathlib import Path
 import llvmlite
 import llvmlite.binding as llvm
 
+from armkvm.engine.errors import CacheError, EngineError
 from armkvm.isa.features import id_registers
 
 Progress = Callable[[str, int, int], None]  # what, done, total
@@ -36,8 +37,8 @@ SYMBOLS = (
 )
 
 
-class CacheError(Exception):
-    """The cache directory cannot be used; str() is one line for the user."""
+# What the generated code takes for granted of an x86-64 host: the level x86-64-v3.
+REQUIRED = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,11 @@ def key() -> str:
 
 
 def artefact(progress: Progress | None = None) -> Artefact:
-    """The compiled engine, from the cache or made now (some ten seconds, once)."""
+    """The compiled engine, from the cache or made now (some ten seconds, once).
+
+    Raises EngineError.
+    """
+    _check_host()
     path = cache_dir() / "engine" / key()
     try:
         return _unpack(path.read_bytes())
@@ -75,6 +80,18 @@ def artefact(progress: Progress | None = None) -> Artefact:
         made = _compile(progress)
     _store(path, _pack(made))
     return made
+
+
+def _check_host() -> None:
+    triple = llvm.get_default_triple()
+    if not triple.startswith("x86_64"):
+        raise EngineError(f"armkvm's engine needs an x86-64 host, not {triple}")
+    has = llvm.get_host_cpu_features()
+    missing = [name for name in REQUIRED if not has.get(name)]
+    if missing:
+        raise EngineError(
+            f"armkvm's engine needs an x86-64-v3 CPU; this one lacks {', '.join(missing)}"
+        )
 
 
 def _pack(a: Artefact) -> bytes:

@@ -55,7 +55,7 @@ class Engine:
 
     @classmethod
     def load(cls, progress: Progress | None = None) -> Engine:
-        """The engine of this process: from the cache, or compiled now. Raises CacheError."""
+        """The engine of this process: from the cache, or compiled now. Raises EngineError."""
         if cls._instance is None:
             cls._instance = cls(Loaded(artefact(progress)))
         return cls._instance
