@@ -16,7 +16,7 @@ from typing import Any
 import unicorn
 from unicorn import arm64_const as regs
 
-VERSION = (2, 1, 4)
+VERSION = "2.1.4"
 
 # CPUARMState: w registers, then X[0..31], PC.
 _X = 64
@@ -85,7 +85,7 @@ class Private:
 
     def __init__(self, uc: Any) -> None:
         api: Any = unicorn
-        assert api.uc_version()[:2] == VERSION[:2] and api.__version__ == "2.1.4", api.__version__
+        assert api.__version__ == VERSION, "this file knows one version of unicorn"
         self._lib = lib = library()
         self._memory = os.open("/proc/self/mem", os.O_RDONLY)
         try:

@@ -30,6 +30,8 @@ _CNTFRQ_EL0 = 3, 3, 14, 0, 0
 # RW, HCE, NS and RES1: lower levels are AArch64, HVC works, EL1 is not secure.
 _SCR = 0x531
 _RW, _TWI = 1 << 31, 1 << 13
+# FPCR.Stride and Len have a function in AArch32 only: RES0 where there is none (D17.2.44).
+_FPCR = 0x07C0_0000
 # Constants of QEMU's Cortex-A72 that are storage in the engine.
 _PLAIN = ("ACTLR_EL1", "AFSR0_EL1", "AFSR1_EL1", "AMAIR_EL1")
 
@@ -83,6 +85,9 @@ class SystemRegisters:
             if r.mask != ALL or r.ones:
                 write = private.writer(info)
                 private.hook(info, write=lambda v: write(v & r.mask | r.ones))
+        elif r.name == "FPCR":
+            write = private.writer(info)
+            private.hook(info, write=lambda v: write(v & _FPCR))
         elif r.name.startswith("CNT") and r.name != "CNTFRQ_EL0":
             private.hook(info, *self._timer(r.field))
 
@@ -156,4 +161,5 @@ class SystemRegisters:
 
 def _access(r: SysReg) -> int:
     el1 = {"rw": _EL1_READ | _EL1_WRITE, "ro": _EL1_READ, "wo": _EL1_WRITE}[r.el1]
-    return el1 | {"": 0, "ro": _EL0_READ, "rw": _EL0_READ | _EL0_WRITE}[r.el0]
+    el0 = {"": 0, "ro": _EL0_READ, "rw": _EL0_READ | _EL0_WRITE}[r.el0]
+    return el1 | el0

@@ -345,6 +345,11 @@ class UnicornCpu:
             if pending.target_el == 2:
                 self._trap(uc, pending.syndrome)
                 return
+            if pending.syndrome == 0:
+                # QEMU 5.0 loses the syndrome of MSR DAIFSet and DAIFClr at EL0 on its way from the
+                # helper: "AArch64.SystemAccessTrap(EL1, 0x18)", says MSR (immediate).
+                word = self.word(private.pc.value) or 0
+                pending.syndrome = _EC_SYS << 26 | _IL | sys_iss(word)
             if pending.syndrome >> 26 == 0 and uc.reg_read(regs.UC_ARM64_REG_PSTATE) & 0xC:
                 word = self.word(private.pc.value) or 0
                 if word & 0xFFC0_0000 == 0xD500_0000 and word >> 19 & 3:
