@@ -213,6 +213,7 @@ def _run() -> None:
             )
             now = fn.call("now_ns", "i64", "ptr %cpu", count)
             fires = fn.call("timer_output", "i64", "ptr %cpu", count)
+            fires = fires | fn.call("ich_maintenance", "i64", "ptr %cpu")
             with fn.if_(kicked.ne(0) | now.sge(fn.get("hyp_deadline_ns")) | fires.ne(0)):
                 code.set(Exit.IRQ)
                 fn.goto(loop.out)

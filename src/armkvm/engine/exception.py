@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from armkvm.engine import layout
 from armkvm.engine.exits import Exit
+from armkvm.engine.gic import HCR_EN
 from armkvm.engine.handler import ACCESS_CACHE, ACCESS_WRITE, Code
 from armkvm.engine.ir import RAM, Function
 from armkvm.engine.memory import STAGE1
@@ -170,7 +171,13 @@ def _mem_fault() -> None:
             fn.put("far_el1", fn.get("fault_va"))
             ec = same_el(fn) + EC_DABT << 26
             take(fn, ec | iss | fn.get("fault_status") | IL, fn.pc())
-        fn.put("esr_el2", iss | _isv(fn, w) | syndrome(EC_DABT, DFSC_TRANSLATION_L3))
+        isv = _isv(fn, w)
+        in_window = (fn.get("fault_ipa") - fn.get("gicv_base")).ult(fn.get("gicv_size"))
+        with fn.if_(in_window & isv.ne(0)):
+            # Not a fault: stage 2 maps the GIC's virtual CPU interface there.
+            fn.put("arg0", isv)
+            fn.tail("gicv_access")
+        fn.put("esr_el2", iss | isv | syndrome(EC_DABT, DFSC_TRANSLATION_L3))
         fn.put("far_el2", fn.get("fault_va"))
         fn.put("hpfar_el2", fn.get("fault_ipa").lshr(12) << 4)
         fn.leave(Exit.TRAP)
@@ -218,7 +225,7 @@ def _isv(fn: Function, w: Value) -> Value:
 
 def _nothing_pending(fn: Code) -> Value:
     """WFI would wait: only then does it trap. A masked interrupt ends the wait as well."""
-    return (fn.get("hcr_vi") | fn.get("hcr_vf")).eq(0)
+    return fn.call("interrupt_lines", "i64", "ptr %cpu").eq(0)
 
 
 def _traps() -> None:
@@ -265,12 +272,24 @@ def _jump_or_interrupt(fn: Code, target: Value) -> None:
 
 
 def _interrupts() -> None:
+    with native("interrupt_lines", "", ret="i64") as fn:
+        # Virtual interrupts, bit 0 IRQ, bit 1 FIQ: HCR_EL2's and the GIC's virtual interface's.
+        vi, vf = (fn.get(line).ne(0).zext("i64") for line in ("hcr_vi", "hcr_vf"))
+        with fn.if_(bit(fn.get("ich_hcr"), HCR_EN).ne(0)):
+            fn.ret(vi | vf << 1 | fn.call("ich_signals", "i64", "ptr %cpu"))
+        fn.ret(vi | vf << 1)
+    with native("read_isr_el1", "i64 %count", ret="i64") as fn:
+        lines = fn.call("interrupt_lines", "i64", "ptr %cpu")
+        fn.ret(bit(lines, 0) << 7 | bit(lines, 1) << 6)
     with native("pending_interrupt", "", ret="i64") as fn:
         # The vector offset of the interrupt to take now, or 0.
         daif = fn.get("daif")
-        with fn.if_(fn.get("hcr_vf").ne(0) & bit(daif, 0).eq(0)):
+        with fn.if_((daif & 3).eq(3)):
+            fn.ret(0)
+        lines = fn.call("interrupt_lines", "i64", "ptr %cpu")
+        with fn.if_(bit(lines, 1).ne(0) & bit(daif, 0).eq(0)):
             fn.ret(FIQ)
-        with fn.if_(fn.get("hcr_vi").ne(0) & bit(daif, 1).eq(0)):
+        with fn.if_(bit(lines, 0).ne(0) & bit(daif, 1).eq(0)):
             fn.ret(IRQ)
         fn.ret(0)
     with routine("write_spsel") as fn:

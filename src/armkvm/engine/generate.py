@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from armkvm.engine import control, decoder, exception, fpenv, memory, timer, tlb, walk
+from armkvm.engine import control, decoder, exception, fpenv, gic, memory, timer, tlb, walk
 from armkvm.engine import native as natives
 from armkvm.engine.handler import CC, PARAMS, Handler
 from armkvm.engine.ir import INTRINSICS, METADATA
@@ -49,7 +49,7 @@ def _variants(form: Form, name: str) -> dict[str, Handler]:
 def module(progress: Callable[[int, int], None] | None = None) -> str:
     """The whole module. `progress(done, total)` is called now and then while tracing."""
     natives.TEXTS.clear()
-    for part in (walk, memory, tlb, exception, timer, fpenv, control):
+    for part in (walk, memory, tlb, exception, timer, gic, fpenv, control):
         part.build()
     all_forms = forms()
     parts: list[str] = []

@@ -73,6 +73,35 @@ def _id_space() -> list[SysReg]:
     ]
 
 
+def _icc() -> list[SysReg]:
+    """The GIC CPU interface's registers that a hypervisor lets a guest use (IHI 0069, 12.2).
+
+    ICC_SRE_EL1 and the registers that send SGIs always trap to EL2 and have no row.
+    """
+    rows = (
+        ("PMR", 4, 6, 0, "rw"),
+        ("IAR0", 12, 8, 0, "ro"),
+        ("EOIR0", 12, 8, 1, "wo"),
+        ("HPPIR0", 12, 8, 2, "ro"),
+        ("BPR0", 12, 8, 3, "rw"),
+        ("AP0R0", 12, 8, 4, "rw"),
+        ("AP1R0", 12, 9, 0, "rw"),
+        ("DIR", 12, 11, 1, "wo"),
+        ("RPR", 12, 11, 3, "ro"),
+        ("IAR1", 12, 12, 0, "ro"),
+        ("EOIR1", 12, 12, 1, "wo"),
+        ("HPPIR1", 12, 12, 2, "ro"),
+        ("BPR1", 12, 12, 3, "rw"),
+        ("CTLR", 12, 12, 4, "rw"),
+        ("IGRPEN0", 12, 12, 6, "rw"),
+        ("IGRPEN1", 12, 12, 7, "rw"),
+    )
+    return [
+        SysReg(f"ICC_{name}_EL1", (3, 0, crn, crm, op2), "special", el1)
+        for name, crn, crm, op2, el1 in rows
+    ]
+
+
 # SCTLR_EL1 of an Armv8.0 CPU without AArch32 and without big-endian data (D17.2.118).
 _SCTLR_RES1 = 0x30D0_0980  # LSMAOE, nTLSMD, SPAN, EIS, TSCXT, EOS, SED, ITD
 _SCTLR_BITS = 0x040D_D21F  # UCI, WXN, nTWE, nTWI, UCT, DZE, I, UMA, SA0, SA, C, A, M
@@ -116,6 +145,7 @@ SYSREGS: list[SysReg] = [
     SysReg("AMAIR_EL1", (3, 0, 10, 3, 0)),
     SysReg("VBAR_EL1", (3, 0, 12, 0, 0), mask=ALL & ~0x7FF),
     SysReg("ISR_EL1", (3, 0, 12, 1, 0), "special", "ro"),
+    *_icc(),
     SysReg("CONTEXTIDR_EL1", (3, 0, 13, 0, 1), mask=0xFFFF_FFFF),
     SysReg("TPIDR_EL1", (3, 0, 13, 0, 4)),
     SysReg("CNTKCTL_EL1", (3, 0, 14, 1, 0), mask=0x3FF),

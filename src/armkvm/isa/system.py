@@ -199,8 +199,6 @@ def _read_special(m: Machine, r: SysReg) -> Value:
         return m.get("fpcr")
     if name == "FPSR":
         return m.ask("read_fpsr")
-    if name == "ISR_EL1":
-        return m.get("hcr_vi") << 7 | m.get("hcr_vf") << 6
     if name == "DCZID_EL0":
         prohibited = _user(m) & _bit(m.get("sctlr_el1"), DZE).eq(0)
         return prohibited.zext("i64") << 4 | DCZ_BLOCK
@@ -224,8 +222,14 @@ def _write_special(m: Machine, r: SysReg, v: Value) -> None:
         m.ask("write_" + r.field, v)
     else:
         m.ask("write_" + r.field, m.count(), v)
-        m.finish("check")
+        m.finish("unmasked" if name in _UNMASKING else "check")
 
+
+# After a write to these an interrupt may be taken; no deadline has moved.
+_UNMASKING = frozenset(
+    ("ICC_PMR_EL1", "ICC_BPR0_EL1", "ICC_BPR1_EL1", "ICC_CTLR_EL1", "ICC_IGRPEN0_EL1",
+     "ICC_IGRPEN1_EL1")
+)  # fmt: skip
 
 # Which bit of CNTKCTL_EL1 opens a timer register to EL0, and which of CNTHCTL_EL2 keeps EL2 out.
 _COUNTERS = {
@@ -253,6 +257,10 @@ def _check_access(m: Machine, r: SysReg, *, write: bool) -> None:
         if trap is not None:
             with m.when(_bit(m.get("cnthctl"), trap).eq(0)):
                 m.finish("trap_sys")
+    if r.name.startswith("ICC_"):
+        # Without a virtual interface for the guest, EL2 traps all of them.
+        with m.when(m.get("icc_sre").eq(0)):
+            m.finish("trap_sys")
     if r.name in ("FPCR", "FPSR"):
         with m.when(m.get("fp_trap").ne(0)):
             m.finish("fp_trapped")
