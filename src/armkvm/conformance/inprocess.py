@@ -102,6 +102,11 @@ class InProcess:
         self.system = System(host, "virtual", backend=backend)
         self._memory = Memory()
 
+    @property
+    def open_files(self) -> int:
+        """How many files of KVM this process holds."""
+        return len(self._memory.files)
+
     def open(self) -> int:
         return self._memory.install(self.system)
 

@@ -1,0 +1,73 @@
+"""``armkvm conformance``: prints a log, or says by section where it is not the one given."""
+
+from pathlib import Path
+
+import pytest
+from tests.conformance.truth import FILES
+
+from armkvm.cli.codes import Code
+from armkvm.cli.main import main
+
+E3 = ["conformance", "--only", "E3"]
+
+
+def test_prints_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(E3) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "== E3 KVM_IRQ_LINE argument matrix, userspace irqchip"
+    assert lines[-1] == "ORACLE-DONE"
+    assert lines[1].endswith("type=0 vcpu=0 num=0 level=1 -> ret=-1 errno=EINVAL")
+    assert len(lines) == 13
+
+
+@pytest.mark.parametrize("host", FILES)
+def test_agrees_by_section(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    only = ["--only", "T1", "--only", "T2"]
+    assert main(["conformance", "--host", host, "--against", str(FILES[host]), *only]) == 0
+    t1, t2, done, summary = capsys.readouterr().out.splitlines()
+    assert t1.startswith("same  T1 vtimer, CVAL=0 (past)")
+    assert t1.endswith("(15 lines)")
+    assert t2.startswith("same  T2 ")
+    assert t2.endswith("(11 lines, 2 as free as they may be)")
+    assert done == "same  ORACLE-DONE  (0 lines)"
+    assert summary == "all 3 sections are the same"
+
+
+def test_a_difference_is_shown_and_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = tmp_path / "log"
+    text = FILES["nvhe-gicv2"].read_text()
+    assert text.count("type=3 vcpu=0 num=0 level=1 -> ret=-1 errno=EINVAL") == 1
+    changed.write_text(text.replace("type=3 vcpu=0 num=0 level=1 -> ret=-1 errno=EINVAL", "type=3"))
+    assert main([*E3, "--against", str(changed)]) == Code.FAILED
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert lines[0].startswith("DIFF  E3 ")
+    assert [line.split()[0] for line in lines[1:3]] == ["-", "+"]
+    assert lines[2].endswith("ret=-1 errno=EINVAL")
+    assert shown.err == "armkvm: 1 of 2 sections differ\n"
+
+
+def test_a_file_that_is_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other"
+    for content in (b"", b"Linux version 6.12\n", b"\xff\xfe\x00"):
+        other.write_bytes(content)
+        assert main([*E3, "--against", str(other)]) == Code.USAGE
+        assert capsys.readouterr().err == (
+            f"armkvm: {other} holds no log of the conformance cases\n"
+        )
+    assert main([*E3, "--against", str(tmp_path / "none")]) == Code.HOST
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*E3, "--device", str(tmp_path / "kvm")]) == Code.HOST
+    assert str(tmp_path / "kvm") in capsys.readouterr().err
+
+
+def test_a_device_that_is_no_kvm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "kvm"
+    path.touch()
+    assert main([*E3, "--device", str(path)]) == Code.HOST
+    assert capsys.readouterr().err == "armkvm: Inappropriate ioctl for device\n"

@@ -1,0 +1,142 @@
+"""Comparing logs: what may differ is what is named, and nothing else."""
+
+import re
+
+import pytest
+from tests.conformance.truth import truth
+
+from armkvm.conformance.cases import CASES
+from armkvm.conformance.compare import (
+    HOSTS,
+    LOOPS,
+    TWO_THREADS,
+    Loop,
+    compare,
+    normalise,
+    sections,
+)
+
+RUN = "   #{} ret=-1 errno=EINTR   exit=INTR         irq_level={} t= pc=+{:#x}"
+THREAD = "     KVM_IRQ_LINE from other thread   type=0 vcpu=0 num=0 level=1 -> ret=0 errno=0"
+
+
+def moved(log: list[str], section: str, run: int, pc: int) -> list[str]:
+    """The log with the PC of one run changed."""
+    out, inside = [], False
+    for line in log:
+        if line.startswith("== "):
+            inside = line.split()[1] == section
+        if inside and line.startswith(f"   #{run} "):
+            line = re.sub(r"pc=\+0x[0-9a-f]+", f"pc=+{pc:#x}", line)
+        out.append(line)
+    assert out != log
+    return out
+
+
+def differing(log: list[str], host: str) -> dict[str, int]:
+    """Sections that differ from the truth, and how many lines of the difference."""
+    return {
+        section.heading.split()[0]: len(section.diff)
+        for section in compare(log, truth(host), host)
+        if not section.same
+    }
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_truth_agrees_with_itself(host: str) -> None:
+    result = compare(truth(host), truth(host), host)
+    assert all(section.same and not section.excused for section in result)
+    # As many sections as headings, and the line that ends the log.
+    assert len(result) == sum(line.startswith("== ") for line in truth(host)) + 1
+
+
+def test_the_hosts_differ() -> None:
+    found = differing(truth("vhe-gicv3"), "nvhe-gicv2")
+    assert {"caps", "E4", "E5", "E6", "T10", "T11", "T13", "T15", "M9"} <= set(found)
+
+
+def test_times_and_counts_are_taken_out() -> None:
+    console = (
+        "[    1.2] booting\r\n== caps\r\n   #0  ret=0 t=   0.17ms pc=+0x0\r\n"
+        "   CTL=4 CVAL=0 CNT=12ab pstate=3c5\r\n   set CNT=1000 ret=0; CNT now=77\r\n"
+        "ORACLE-DONE\r\nreboot: Power down\r\n"
+    )
+    assert normalise(console) == [
+        "== caps",
+        "   #0  ret=0 t= pc=+0x0",
+        "   CTL=4 CVAL=0 CNT=X pstate=3c5",
+        "   set CNT=X ret=0; CNT now=X",
+        "ORACLE-DONE",
+    ]
+    assert normalise("no log at all\n") == []
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_case_is_in_the_truth_and_nothing_else(host: str) -> None:
+    names = {section.name for section in sections(truth(host))}
+    # Headings beyond a case's own: E6's second part, E10's guest, the end.
+    assert names - set(CASES) == {"E6b", "psci_ver", "ORACLE-DONE"}
+    assert set(CASES) <= names
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_pc_is_free_within_its_loop_and_on_its_hosts(loop: Loop) -> None:
+    for host in HOSTS:
+        own = truth(host)
+        for pc in range(loop.first, loop.last + 1, 4):
+            free = host in loop.hosts
+            try:
+                log = moved(own, loop.section, loop.run, pc)
+            except AssertionError:
+                continue  # there already
+            assert differing(log, host) == ({} if free else {loop.section: 2})
+            if free:
+                assert sum(s.excused for s in compare(log, own, host)) == 1
+        for pc in (loop.first - 4, loop.last + 4):
+            assert differing(moved(own, loop.section, loop.run, pc), host) == {loop.section: 2}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_the_truth_is_within_each_loop(loop: Loop) -> None:
+    for host in loop.hosts:
+        (section,) = (s for s in sections(truth(host)) if s.name == loop.section)
+        line = section.lines[loop.run]
+        assert line.startswith(f"   #{loop.run} ")
+        assert "exit=INTR" in line
+        assert loop.first <= int(line.rpartition("+")[2], 16) <= loop.last
+
+
+def test_only_the_pc_is_free() -> None:
+    log = [line.replace("irq_level=0 t= pc=+0x74", "irq_level=1 t= pc=+0x74") for line in truth(
+        "nvhe-gicv2"
+    )]  # fmt: skip
+    assert differing(log, "nvhe-gicv2") == {"T2": 2}
+
+
+def test_no_other_section_has_free_pcs() -> None:
+    assert differing(moved(truth("vhe-gicv3"), "T13", 3, 0x64), "vhe-gicv3") == {"T13": 2}
+    assert differing(moved(truth("vhe-gicv3"), "T9", 1, 0x5C), "vhe-gicv3") == {"T9": 2}
+
+
+def test_two_threads_keep_their_own_order() -> None:
+    def log(*lines: str, name: str = TWO_THREADS[0]) -> list[str]:
+        return ["== caps", f"== {name} x", *lines, "ORACLE-DONE"]
+
+    one, two = RUN.format(0, 0, 0), RUN.format(1, 0, 4)
+    assert all(s.same for s in compare(log(one, two, THREAD), log(one, THREAD, two), HOSTS[0]))
+    swapped = compare(log(two, one, THREAD), log(one, two, THREAD), HOSTS[0])
+    assert [s.same for s in swapped] == [True, False, True]
+    elsewhere = compare(log(one, THREAD, name="L1"), log(THREAD, one, name="L1"), HOSTS[0])
+    assert [s.same for s in elsewhere] == [True, False, True]
+
+
+def test_missing_and_extra_sections_are_differences() -> None:
+    want = ["== caps", "== A x", "  1", "ORACLE-DONE"]
+    got = ["== caps", "== B y", "  1", "  2"]
+    result = {s.heading: (s.lines, s.diff) for s in compare(got, want, HOSTS[0])}
+    assert result == {
+        "caps": (0, []),
+        "A x": (1, ["- the section"]),
+        "ORACLE-DONE": (0, ["- the section"]),
+        "B y": (2, ["+ the section"]),
+    }
