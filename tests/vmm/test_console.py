@@ -177,8 +177,9 @@ def test_terminal_is_put_back_however_the_process_ends(
 ) -> None:
     master, slave = terminal
     before = termios.tcgetattr(slave)
+    # A background job may have inherited "ignore SIGINT", which Python would keep.
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(then=then)],
+        ["env", "--default-signal=INT", sys.executable, "-c", PROGRAM.format(then=then)],
         stdin=slave, stdout=slave, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert os.read(master, 5) == b"ready"

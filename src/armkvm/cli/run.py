@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         machine = Machine(config)
         try:
             if args.dump_dtb is not None:
-                Path(args.dump_dtb).write_bytes(machine.dtb())
+                _write(args.dump_dtb, machine.dtb())
             outcome = machine.run()
             stats = machine.stats() if args.stats else None
         finally:
@@ -156,6 +156,13 @@ def _bare(args: argparse.Namespace) -> tuple[loader.Image, str]:
         "give your own: armkvm run --kernel Image --initrd FILE"
     )
     return loader.load(bare.program(), mem_bytes=args.mem, flat=True), args.params or ""
+
+
+def _write(path: str, data: bytes) -> None:
+    try:
+        Path(path).write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _report(outcome: "Outcome", args: argparse.Namespace) -> None:

@@ -281,7 +281,9 @@ class StdioConsole(Console):
             if self._escape.help:
                 self._escape.help = False
                 os.write(self._out, HELP)
-            self.quit = self._escape.quit
+            if self._escape.quit:
+                self.quit = True
+                os.write(self._out, b"\r\n")  # whatever comes next begins a line
         else:
             data_for_guest = data
         if data_for_guest or self.quit:

@@ -17,6 +17,7 @@ INIT = """\
 /bin/busybox --install -s
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
+hostname armkvm
 export PATH=/sbin:/usr/sbin:/bin:/usr/bin HOME=/root TERM=linux
 mode=batch
 for word in $(cat /proc/cmdline); do
