@@ -87,12 +87,13 @@ def test_eventfds_begin_at_zero() -> None:
         device.close(fd)
 
 
-def test_the_client_needs_no_hypervisor_of_ours() -> None:
-    # A real host has Debian's Python and nothing else.
+def test_the_client_needs_python_alone() -> None:
+    # A real host has Debian's Python, and need not be one that our engine runs on.
     program = (
         "import sys, armkvm.cli.conformance, armkvm.conformance.device;"
-        "print([m for m in sys.modules if m.split('.')[0] in ('llvmlite', 'rich', 'numpy')"
-        " or m.startswith(('armkvm.kvm', 'armkvm.host', 'armkvm.engine', 'armkvm.isa'))])"
+        "print([m for m in sys.modules if m.startswith(('armkvm.kvm', 'armkvm.host', 'armkvm.isa'))"
+        " or m.split('.')[0] in ('llvmlite', 'rich', 'numpy', 'elftools')"
+        " or m == 'armkvm.engine.cpu'])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")
