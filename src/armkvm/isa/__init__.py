@@ -1,1 +1,1 @@
-"""What guest instructions mean: one traced description per A64 instruction, and what follows from it."""
+"""What guest instructions mean: one traced description each, and what follows from it."""
