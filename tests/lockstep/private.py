@@ -18,14 +18,14 @@ from unicorn import arm64_const as regs
 
 VERSION = "2.1.4"
 
-# CPUARMState: w registers, then X[0..31], PC.
+# CPUState: where its Uc is, then a pointer to its class, whose third member is do_interrupt. The
+# CPUARMState behind it: W registers, then X[0..31], PC.
+_UC, _CLASS, _DO_INTERRUPT, _ENV = 0x81A8, 0x81B0, 16, 0xA350
 _X = 64
 _PC = _X + 256
 _EXCEPTION = 0xBD0  # {u32 syndrome, u32 fsr, u64 vaddress, u32 target_el}
 _CP_REGS = 0x31C0
 _FLAGS = 0x208  # CF, VF, NF, ZF: four words
-# CPUState: the pointer to its Uc is followed by the one to its class, whose third is do_interrupt.
-_DO_INTERRUPT = 16
 # CPUState.interrupt_request and two of its bits
 _INTERRUPT_REQUEST = 0x1C
 INTERRUPT_HARD, INTERRUPT_FIQ = 0x02, 0x10
@@ -100,8 +100,7 @@ class Private:
             at = self._bytes(self.cpu, 0x10000).find(_ISAR)
             assert at >= 0, "ARMCPU.isar is not where it was"
             self._isar = (_u64 * len(_ISAR_FIELDS)).from_address(self.cpu + at)
-            at = self._bytes(self.cpu, 0x10000).find(struct.pack("<Q", self.handle))
-            kind = _u64.from_address(self.cpu + at + 8).value
+            kind = _u64.from_address(self.cpu + _CLASS).value
         finally:
             os.close(self._memory)
         self._table = _u64.from_address(self.env + _CP_REGS).value
@@ -143,14 +142,14 @@ class Private:
         marks = [0xA5A5_1234_5678_0000 + i * 0x1111 for i in range(4)]
         for i, mark in enumerate(marks):
             uc.reg_write(regs.UC_ARM64_REG_X0 + i, mark)
-        pattern = struct.pack("<4Q", *marks)
+        held = struct.pack("<4Q", *marks)
         for (pointer,) in struct.iter_unpack("<Q", self._bytes(self.handle, 0x1000)):
-            if pointer < 0x10000:
+            # Addresses of user space only: others are no pointers.
+            if not 0x10000 <= pointer < 1 << 47:
                 continue
-            data = self._bytes(pointer, 0x20000)
-            at = data.find(pattern)
-            if at >= 0 and struct.pack("<Q", self.handle) in data:
-                return pointer, pointer + at - _X
+            if self._bytes(pointer + _ENV + _X, 32) == held:
+                assert self._bytes(pointer + _UC, 8) == struct.pack("<Q", self.handle)
+                return pointer, pointer + _ENV
         raise AssertionError("unicorn's CPU state is not where it was")
 
     def _counters(self, uc: Any) -> tuple[ctypes.c_uint64, ctypes.c_uint64]:

@@ -125,9 +125,9 @@ class UnicornCpu:
         self._loaded_pstate = -1
         self._loaded_vectors = b""
         self._kicked = False
-        self._exit: int | None = None
+        self._trapped = False
         self._base = 0  # instructions before this start of unicorn
-        self._fault: tuple[int, int] | None = None
+        self._faults: list[int] = []  # physical addresses without memory
         kinds = api.UC_HOOK_MEM_UNMAPPED | api.UC_HOOK_MEM_WRITE_PROT
         self.uc.hook_add(kinds, self._on_no_memory)
         self.uc.hook_add(api.UC_HOOK_INTR, self._on_exception)
@@ -219,9 +219,7 @@ class UnicornCpu:
         """A stored system register. KeyError where there is none."""
         return int(getattr(self.state, self._stored((op0, op1, crn, crm, op2)).field))
 
-    def set_sysreg(
-        self, op0: int, op1: int, crn: int, crm: int, op2: int, value: int, /
-    ) -> None:
+    def set_sysreg(self, op0: int, op1: int, crn: int, crm: int, op2: int, value: int, /) -> None:
         """Write a stored system register. KeyError where there is none."""
         r = self._stored((op0, op1, crn, crm, op2))
         setattr(self.state, r.field, value & r.mask | r.ones)
@@ -252,9 +250,9 @@ class UnicornCpu:
                     return EXIT_IRQ
                 if count >= s.limit:
                     return EXIT_LIMIT
-                self._go(self._deadline(count) - count)
-                if self._exit is not None:
-                    return self._exit
+                left = self._go(self._deadline(count) - count)
+                if left is not None:
+                    return left
         finally:
             self._kicked = False
             self._save()
@@ -267,11 +265,11 @@ class UnicornCpu:
                 s.count += 1
                 return
 
-    def _go(self, instructions: int) -> None:
-        """Let unicorn run; afterwards state.count and the PC are exact, and _exit says why."""
+    def _go(self, instructions: int) -> int | None:
+        """Let unicorn run; afterwards state.count and the PC are exact. EXIT_TRAP or None."""
         s, private = self.state, self._private
-        self._exit = None
-        self._fault = None
+        self._trapped = False
+        self._faults.clear()
         self._base = s.count
         lines = INTERRUPT_HARD * bool(s.hcr_vi) | INTERRUPT_FIQ * bool(s.hcr_vf)
         private.interrupts.value = private.interrupts.value & ~0x12 | lines
@@ -280,13 +278,14 @@ class UnicornCpu:
         private.interrupts.value &= ~0x12
         done = min(private.counter.value, private.stop_at.value)
         if error:
-            if error not in (_FETCH, _READ, _WRITE, _WRITE_PROT) or self._fault is None:
-                raise RuntimeError(f"unicorn: error {error} at PC {private.pc.value:#x}")
+            if error not in (_FETCH, _READ, _WRITE, _WRITE_PROT) or not self._faults:
+                raise AssertionError(f"unicorn: error {error} at PC {private.pc.value:#x}")
             self._no_memory(error)
             done -= error != _FETCH
-        elif self._exit == EXIT_TRAP and s.esr_el2 >> 26 != _EC_HVC:
+        elif self._trapped and s.esr_el2 >> 26 != _EC_HVC:
             done -= 1
         s.count = self._base + done
+        return EXIT_TRAP if self._trapped else None
 
     def _raise_pending(self) -> None:
         """An exception of a hook, which unicorn's binding keeps for its own emu_start."""
@@ -296,17 +295,15 @@ class UnicornCpu:
             raise pending
 
     def _on_no_memory(
-        self, _uc: Any, _access: int, address: int, size: int, _value: int, _data: Any
+        self, _uc: Any, _access: int, address: int, _size: int, _value: int, _data: Any
     ) -> bool:
-        if self._fault is None:
-            self._fault = address, size
+        self._faults.append(address)
         return False
 
     def _no_memory(self, error: int) -> None:
         """A stage 2 abort, with the syndrome that Armv8 gives (D17.2.37)."""
-        assert self._fault is not None
         s, private = self.state, self._private
-        pc, ipa = private.pc.value, self._fault[0]
+        pc, ipa = private.pc.value, self._faults[0]
         if error == _FETCH:
             s.esr_el2 = _EC_IABT << 26 | _IL | _TRANSLATION_L3
             s.far_el2 = pc
@@ -317,7 +314,7 @@ class UnicornCpu:
             s.esr_el2 = _EC_DABT << 26 | _IL | iss | _TRANSLATION_L3
             s.far_el2 = access_va(word, pc, x) & ~0xFFF | ipa & 0xFFF
         s.hpfar_el2 = ipa >> 12 << 4
-        self._exit = EXIT_TRAP
+        self._trapped = True
 
     def word(self, pc: int) -> int | None:
         """The instruction word at a virtual address."""
@@ -360,7 +357,7 @@ class UnicornCpu:
 
     def _trap(self, uc: Any, esr: int) -> None:
         self.state.esr_el2 = esr
-        self._exit = EXIT_TRAP
+        self._trapped = True
         uc.emu_stop()
 
     # -- between `state` and unicorn ------------------------------------------------------
