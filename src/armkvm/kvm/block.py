@@ -1,8 +1,9 @@
 """Loading, putting and sleeping: how a vCPU gets onto a physical CPU and off it.
 
-After vcpu_load(), kvm_vcpu_block() and the preempt notifiers in virt/kvm/kvm_main.c. A sleeping
-vCPU gives its physical CPU back. What ends a WFI is kvm_vcpu_check_block(): a line, a level that
-user space does not know yet, a signal. Left out: halt polling.
+After vcpu_load(), kvm_vcpu_block() and the preempt notifiers in virt/kvm/kvm_main.c. A vCPU is
+loaded only while it has the turn (host/turn.py); one that sleeps, or lets others run, gives both
+back. What ends a WFI is kvm_vcpu_check_block(): a line, a level that user space does not know yet,
+a signal. Left out: halt polling; directed yields, which with round robin would help nobody.
 """
 
 from __future__ import annotations
@@ -19,7 +20,24 @@ if TYPE_CHECKING:
 
 
 def vcpu_load(vcpu: Vcpu) -> PhysicalCpu:
-    """vcpu_load() and kvm_arch_vcpu_load()."""
+    """vcpu_load(): wait for the turn, then onto a CPU."""
+    vcpu.turn.take(vcpu.task)
+    return kvm_sched_in(vcpu)
+
+
+def vcpu_put(vcpu: Vcpu) -> None:
+    """vcpu_put(). Nothing if an exception has unloaded it already."""
+    if vcpu.pcpu is not None:
+        kvm_sched_out(vcpu)
+        if vcpu.point is not None:
+            vcpu.point(sched.TURN_GIVE, vcpu)
+        vcpu.turn.give(vcpu.task)
+
+
+def kvm_sched_in(vcpu: Vcpu) -> PhysicalCpu:
+    """kvm_sched_in() and kvm_arch_vcpu_load()."""
+    if vcpu.point is not None:
+        vcpu.point(sched.TURN_TAKE, vcpu)
     last = vcpu.last_pcpu
     pcpu = vcpu.vm.host.claim(last)
     if pcpu is not last:
@@ -30,15 +48,19 @@ def vcpu_load(vcpu: Vcpu) -> PhysicalCpu:
     pcpu.vcpu = vcpu
     pcpu.install(vcpu.cpu)
     vcpu.arch_timer.load(pcpu)
+    vm = vcpu.vm
+    if vm.limit is not None:
+        state = vcpu.state
+        state.limit = state.count + max(vm.limit - vm.instructions, 0)
     return pcpu
 
 
-def vcpu_put(vcpu: Vcpu) -> None:
-    """vcpu_put() and kvm_arch_vcpu_put()."""
+def kvm_sched_out(vcpu: Vcpu) -> None:
+    """kvm_sched_out() and kvm_arch_vcpu_put()."""
     pcpu = vcpu.pcpu
-    if pcpu is None:
-        return
+    assert pcpu is not None
     vcpu.arch_timer.put(pcpu)
+    pcpu.slice_ns = NEVER
     pcpu.vcpu = None
     vcpu.pcpu = None
     pcpu.lock.release()
@@ -72,7 +94,7 @@ def kvm_vcpu_halt(vcpu: Vcpu) -> None:
     try:
         while True:
             # Before the check, so that a wake-up between the check and the sleep ends the sleep.
-            vcpu.woken = False
+            vcpu.task.woken = False
             if kvm_vcpu_check_block(vcpu):
                 break
             waited = True
@@ -87,45 +109,58 @@ def kvm_vcpu_halt(vcpu: Vcpu) -> None:
 def kvm_vcpu_sleep(vcpu: Vcpu) -> None:
     """Powered off or paused: sleep until that ends, or until a signal."""
     while True:
-        vcpu.woken = False
+        vcpu.task.woken = False
         if not (vcpu.stopped or vcpu.pause) or vcpu.signal_pending:
             break
         if vcpu.requests & h.REQ_VM_DEAD:
             break
-        schedule(vcpu)
+        schedule(vcpu, idle=vcpu.stopped)
     if vcpu.stopped or vcpu.pause:
         # Woken to handle a signal: ask again, the guest must not be entered.
         vcpu.make_request(h.REQ_SLEEP)
 
 
-def sleep(vcpu: Vcpu, due: int) -> bool:
-    """Until somebody calls or the time `due` comes. False if woken already."""
-    clock = vcpu.vm.clock
-    with vcpu.wait:
-        if vcpu.woken:
-            return False
-        clock.ns = max(clock.ns, clock.sleep(vcpu.wait, None if due == NEVER else due))
-        return True
+def schedule(vcpu: Vcpu, *, idle: bool = True) -> None:
+    """Off the CPU until woken: kvm_sched_out(), sleep, kvm_sched_in().
+
+    Not `idle`: a pause for the hypervisor's own purposes, which will be short.
+    """
+    kvm_sched_out(vcpu)
+    if vcpu.point is not None:
+        vcpu.point(sched.BEFORE_SLEEP, vcpu)
+    vcpu.turn.sleep(vcpu.task)
+    if vcpu.point is not None:
+        vcpu.point(sched.AFTER_SLEEP, vcpu)
+    kvm_sched_in(vcpu)
 
 
-def schedule(vcpu: Vcpu) -> None:
-    """Off the CPU until woken: kvm_sched_out(), sleep, kvm_sched_in()."""
-    pcpu = vcpu.pcpu
-    assert pcpu is not None
-    clock = vcpu.vm.clock
-    point = vcpu.point
-    vcpu_put(vcpu)
-    try:
-        if point is not None:
-            point(sched.BEFORE_SLEEP, vcpu)
-        timers = pcpu.hrtimers
-        if clock.idle is not None and not vcpu.woken:
-            due = timers.next_ns
-            clock.idle(None if due == NEVER else due)
-        while sleep(vcpu, timers.next_ns):
-            # The idle CPU takes its timer's interrupt.
-            timers.run(clock.ns)
-        if point is not None:
-            point(sched.AFTER_SLEEP, vcpu)
-    finally:
-        vcpu_load(vcpu)
+def cond_resched(vcpu: Vcpu, pcpu: PhysicalCpu) -> PhysicalCpu:
+    """Others want to run, or wanted to: let them if the slice is over, else run until it is.
+
+    As long as they do, a WFE traps: kvm_arch_vcpu_load() sets HCR_EL2.TWE unless the vCPU is the
+    only task on its CPU.
+    """
+    turn = vcpu.turn
+    if turn.crowded and pcpu.ns >= turn.slice_ns:
+        pcpu = preempt(vcpu)
+    crowded = turn.crowded
+    pcpu.slice_ns = turn.slice_ns if crowded else NEVER
+    if crowded != vcpu.twe:
+        vcpu.twe = crowded
+        vcpu.state.twe = int(crowded)
+    return pcpu
+
+
+def preempt(vcpu: Vcpu) -> PhysicalCpu:
+    """Let every other runnable vCPU have a slice first."""
+    kvm_sched_out(vcpu)
+    if vcpu.point is not None:
+        vcpu.point(sched.TURN_GIVE, vcpu)
+    vcpu.turn.pass_on(vcpu.task)
+    return kvm_sched_in(vcpu)
+
+
+def kvm_vcpu_on_spin(vcpu: Vcpu) -> None:
+    """A WFE: whom it waits for may be one that does not run."""
+    if vcpu.turn.crowded:
+        preempt(vcpu)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from armkvm.abi.kvm import KVM_EXIT_INTR
 from armkvm.host.cpu import EXIT_IRQ, EXIT_TRAP
 from armkvm.kvm import esr as e
-from armkvm.kvm.block import kvm_vcpu_halt
+from armkvm.kvm.block import kvm_vcpu_halt, kvm_vcpu_on_spin
 from armkvm.kvm.hypercalls import kvm_smccc_call_handler
 from armkvm.kvm.inject_fault import kvm_inject_undefined
 from armkvm.kvm.kvm_host import M64
@@ -51,6 +51,7 @@ def kvm_handle_wfx(vcpu: Vcpu, esr: int) -> int:
         vcpu.trace.kvm_wfx_arm64(vcpu.vcpu_id, vcpu.state.pc, is_wfe)
     if is_wfe:
         vcpu.stat.wfe_exit_stat += 1
+        kvm_vcpu_on_spin(vcpu)
     else:
         vcpu.stat.wfi_exit_stat += 1
         kvm_vcpu_halt(vcpu)

@@ -21,7 +21,7 @@ from armkvm.abi.kvm import KVM_EXIT_INTR, KVM_EXIT_MMIO, KVM_EXIT_UNKNOWN, KVM_M
 from armkvm.host import sched
 from armkvm.host.cpu import EXIT_IRQ
 from armkvm.kvm import kvm_host as h
-from armkvm.kvm.block import kvm_vcpu_sleep, vcpu_load, vcpu_put
+from armkvm.kvm.block import cond_resched, kvm_vcpu_sleep, vcpu_load, vcpu_put
 from armkvm.kvm.handle_exit import handle_exit
 from armkvm.kvm.inject_fault import deliver_serror
 from armkvm.kvm.mmio import kvm_handle_mmio_return
@@ -74,11 +74,14 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
         trace = vcpu.trace
         timer = vcpu.arch_timer
         point = vcpu.point
+        turn = vcpu.turn
         userspace_irqchip = not vcpu.vm.irqchip_in_kernel
         ret = 1
         while ret > 0:
             if point is not None:
                 point(sched.LOOP_TOP, vcpu)
+            if turn.crowded or vcpu.twe:
+                pcpu = cond_resched(vcpu, pcpu)
             if vcpu.signal_pending or vcpu.requests:
                 ret = handle_work(vcpu)
                 # It may have slept, and a CPU is not promised to be the same after that.

@@ -15,6 +15,8 @@ import ctypes
 import errno
 import mmap
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from armkvm.abi import ioctl as nr
@@ -35,8 +37,9 @@ if TYPE_CHECKING:
 class Vcpu(File):
     """One virtual CPU.
 
-    A client uses the methods named as ioctls, `run_struct`, `pages`, `kick`, `stat`, `instructions`
-    and `limit`. The other attributes are the hypervisor's own, as members of struct kvm_vcpu are.
+    A client uses the methods named as ioctls, `run_struct`, `pages`, `kick`, `stat`,
+    `instructions`, `limit`, `held` and `announce`. The other attributes are the hypervisor's own,
+    as members of struct kvm_vcpu are.
     """
 
     def __init__(self, vm: Vm, vcpu_id: int, run_pages: Writable | None = None) -> None:
@@ -65,14 +68,16 @@ class Vcpu(File):
         self.state: Any = self.cpu.state
         self.x = self.state.x
         self.stat = VcpuStat()
+        self.turn = vm.host.turn
+        self.task = self.turn.join()
+        self.twe = False  # HCR_EL2.TWE as the engine has it
 
         self._destroyed = False
         self.mutex = threading.Lock()  # held during every vCPU ioctl
-        self.wait = threading.Condition()  # guards hcr, requests, signal_pending, woken, mp_state
+        self.wait = threading.Condition()  # guards hcr, requests, signal_pending, mp_state
         self.hcr = 0
         self.requests = 0
         self.signal_pending = False
-        self.woken = False
         self.mode = h.OUTSIDE_GUEST_MODE
         self.pid: int | None = None  # thread of the last KVM_RUN that got past its first checks
         self.ran_once = False  # KVM_ARCH_FLAG_HAS_RAN_ONCE, of this vCPU
@@ -122,6 +127,27 @@ class Vcpu(File):
             self.signal_pending = True
         self.vcpu_kick()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the turn from one KVM_RUN to the next. Not in KVM.
+
+        A VMM that handles the exits of several vCPUs in here, one thread each, accesses its devices
+        in an order that is the same in every run. In KVM_RUN other vCPUs have their turns as ever.
+        """
+        self.turn.take(self.task)
+        try:
+            yield
+        finally:
+            self.turn.give(self.task)
+
+    def announce(self) -> None:
+        """A thread will call `held` or KVM_RUN soon: its place in the order is taken. Not in KVM.
+
+        Otherwise the order depends on when a new thread comes to run.
+        """
+        self._alive()
+        self.turn.announce(self.task)
+
     @property
     def instructions(self) -> int:
         """Guest instructions retired."""
@@ -168,9 +194,7 @@ class Vcpu(File):
 
     def wake_up(self) -> None:
         """kvm_vcpu_wake_up(): end a sleep, or the one that is about to begin."""
-        with self.wait:
-            self.woken = True
-            self.wait.notify_all()
+        self.turn.wake(self.task)
 
     def vcpu_kick(self) -> None:
         """kvm_vcpu_kick(): wake it up, or make it leave the guest."""
@@ -392,6 +416,7 @@ class Vcpu(File):
             self._destroyed = True
             for timer in (self.arch_timer.bg_timer, self.arch_timer.ptimer.hrtimer):
                 timer.cancel()
+            self.turn.leave(self.task)
             if self.last_pcpu is not None and self.last_pcpu.state is self.state:
                 self.last_pcpu.remove()
             self.cpu.close()

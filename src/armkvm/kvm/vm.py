@@ -56,6 +56,9 @@ class Vm(File):
         self.features: int | None = None  # of all vCPUs, once the first is initialised
         self.irqchip_in_kernel = False
         self.vm_dead = False
+        # `instructions` at which the running vCPU's KVM_RUN ends with EINTR, exactly; overrides
+        # what its own `limit` says. Not in KVM.
+        self.limit: int | None = None
         # struct arch_timer_vm_data
         self.voffset = Offset()
         self.poffset = Offset()
@@ -69,6 +72,11 @@ class Vm(File):
     def has_run(self) -> bool:
         """kvm_vm_has_ran_once()."""
         return any(vcpu.ran_once for vcpu in self.vcpus)
+
+    @property
+    def instructions(self) -> int:
+        """Guest instructions retired by all vCPUs."""
+        return sum(vcpu.instructions for vcpu in self.vcpus)
 
     # vCPUs
 
@@ -122,17 +130,18 @@ class Vm(File):
     @contextmanager
     def halted(self) -> Iterator[None]:
         """kvm_arm_halt_guest() to kvm_arm_resume_guest(): no vCPU executes guest code meanwhile."""
-        for vcpu in self.vcpus:
-            vcpu.pause = True
-            vcpu.make_request(REQ_SLEEP)
-        for vcpu in self.vcpus:
-            vcpu.kick_out()
-        try:
-            yield
-        finally:
+        with self.host.turn.time_stands():
             for vcpu in self.vcpus:
-                vcpu.pause = False
-                vcpu.wake_up()
+                vcpu.pause = True
+                vcpu.make_request(REQ_SLEEP)
+            for vcpu in self.vcpus:
+                vcpu.kick_out()
+            try:
+                yield
+            finally:
+                for vcpu in self.vcpus:
+                    vcpu.pause = False
+                    vcpu.wake_up()
 
     def kill(self) -> None:
         """kvm_vm_dead(): every later ioctl on it fails with EIO."""
