@@ -40,13 +40,14 @@ class Clock:
     """What the modes have in common."""
 
     mode: str
+    jumps = False  # idle time passes at once
 
     def __init__(self, epoch_ns: int) -> None:
         self.ns = 0  # the furthest time that any CPU has reached
         self.epoch_ns = epoch_ns
-        # Called in the vCPU's thread before it would sleep in WFI, with the time (ns) of the next
-        # event or None if there is none. A VMM looks for input here and raises a line or kicks the
-        # vCPU: then the vCPU does not sleep.
+        # Called in a vCPU's thread when all of them sleep, with the time (ns) of the next event or
+        # None if there is none. A VMM looks for input here and raises a line or kicks a vCPU:
+        # then that one goes on.
         self.idle: Callable[[int | None], None] | None = None
 
     def host_ns(self) -> int:
@@ -103,6 +104,7 @@ class VirtualClock(Clock):
     """Counted time; idle costs nothing."""
 
     mode = "virtual"
+    jumps = True
 
     def __init__(self, epoch_ns: int = VIRTUAL_EPOCH_NS) -> None:
         super().__init__(epoch_ns)

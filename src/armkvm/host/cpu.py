@@ -24,7 +24,7 @@ NS_PER_TICK_SHIFT: Final = 4
 STATE_FIELDS: Final = (
     "pc", "count", "limit", "ns_base", "ns_count", "ns_mult", "cntvoff", "cntpoff",
     "cntv_ctl", "cntv_cval", "cntp_ctl", "cntp_cval", "cntv_masked", "cntp_masked", "cnthctl",
-    "hyp_deadline_ns", "hcr_vi", "hcr_vf", "esr_el2", "far_el2", "hpfar_el2",
+    "hyp_deadline_ns", "hcr_vi", "hcr_vf", "twe", "excl_addr", "esr_el2", "far_el2", "hpfar_el2",
 )  # fmt: skip
 
 

@@ -12,8 +12,10 @@ import threading
 from dataclasses import dataclass
 
 from armkvm.host.clock import Clock
+from armkvm.host.hrtimer import HrtimerBase
 from armkvm.host.pcpu import PerCpuIrq, PhysicalCpu
 from armkvm.host.sched import Deterministic, Scheduler
+from armkvm.host.turn import Turn
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,19 @@ KINDS = {
 
 
 class Host:
-    """One host: its kind, clock, scheduler and physical CPUs."""
+    """One host: its kind, clock, scheduler and physical CPUs.
+
+    One vCPU has the turn at any moment, and all of them share the first CPU unless something
+    holds it. Time is the same everywhere, so one queue holds the timers of all CPUs: the vCPU that
+    runs is left when a timer of one that sleeps expires.
+    """
 
     def __init__(self, kind: str, clock: Clock, sched: Scheduler | None = None) -> None:
         self.kind = KINDS[kind]
         self.clock = clock
         self.sched: Scheduler = sched or Deterministic()
+        self.hrtimers = HrtimerBase()
+        self.turn = Turn(clock, self.hrtimers)
         self.pcpus: list[PhysicalCpu] = []
         self._lock = threading.Lock()
         self._cpu_up()
@@ -74,7 +83,7 @@ class Host:
 
     def _cpu_up(self) -> PhysicalCpu:
         """Another CPU, with the per-CPU interrupts as kvm_timer_hyp_init() set them up."""
-        pcpu = PhysicalCpu(len(self.pcpus), self.clock)
+        pcpu = PhysicalCpu(len(self.pcpus), self.clock, hrtimers=self.hrtimers)
         for irq in (pcpu.vtimer_irq, pcpu.ptimer_irq):
             irq.handler = self.timer_handler
             irq.forwarded = self.kind.gic_active_state

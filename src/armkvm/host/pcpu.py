@@ -96,11 +96,17 @@ class PerCpuIrq:
 class PhysicalCpu:
     """One CPU. A thread that runs a vCPU on it holds `lock`."""
 
-    def __init__(self, number: int, clock: Clock, tick_period: int = TICK_PERIOD_NS) -> None:
+    def __init__(
+        self,
+        number: int,
+        clock: Clock,
+        tick_period: int = TICK_PERIOD_NS,
+        hrtimers: HrtimerBase | None = None,
+    ) -> None:
         self.number = number
         self.clock = clock
         self.lock = threading.Lock()
-        self.hrtimers = HrtimerBase()
+        self.hrtimers = hrtimers or HrtimerBase()
         self.state: Any = None  # of the guest CPU that is installed
         self.vcpu: Any = None  # kvm_running_vcpu
         self.vtimer_irq = PerCpuIrq(self, HOST_VTIMER_PPI, "cntv")
@@ -114,6 +120,7 @@ class PhysicalCpu:
         self.tick_period = tick_period
         self.tick_ns = tick_period
         self.ticks = 0
+        self.slice_ns = NEVER  # when the vCPU has to let others run
         self._deadline = -1  # what the installed state's hyp_deadline_ns holds
 
     def install(self, cpu: GuestCpu) -> None:
@@ -123,6 +130,8 @@ class PhysicalCpu:
             self.state = state
             self.stale = True
             self._deadline = -1
+            # Another one ran here, or this one elsewhere: the local monitor knows nothing of it.
+            state.excl_addr = M64
             self.vtimer_irq.apply()
             self.ptimer_irq.apply()
         self.clock.load(self)
@@ -150,6 +159,8 @@ class PhysicalCpu:
         deadline = self.hrtimers.next_ns
         if self.tick_ns < deadline:
             deadline = self.tick_ns
+        if self.slice_ns < deadline:
+            deadline = self.slice_ns
         if deadline != self._deadline:
             self._deadline = self.state.hyp_deadline_ns = min(deadline, NEVER)
 

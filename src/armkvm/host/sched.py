@@ -4,7 +4,8 @@ Host and kvm call ``point(NAME, vcpu)`` at each of them. In production there is 
 `Deterministic.point` is None and a call site costs one test. A checker supplies a scheduler whose
 `point` chooses what happens there: it may drive a line from another thread, take a host interrupt,
 move the vCPU to another physical CPU, or nothing. The names are the alphabet of its schedules, so
-they are part of the interface: change them as one changes a protocol.
+they are part of the interface: change them as one changes a protocol. Which vCPU goes on where the
+turn moves, it says through `choose` of turn.py.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ IN_GUEST: Final = "in-guest"
 AFTER_EXIT: Final = "after-exit"
 # The exit is handled, the levels are about to be written to kvm_run.
 BEFORE_UPDATE_RUN: Final = "before-update-run"
+# vcpu_load(), or a slice begins: this vCPU has the turn and is not loaded yet.
+TURN_TAKE: Final = "turn-take"
+# vcpu_put(), or a slice ends: about to give the turn up, others may run now.
+TURN_GIVE: Final = "turn-give"
 # WFI: checked that there is nothing to do, about to sleep.
 BEFORE_SLEEP: Final = "before-sleep"
 # WFI: woken, not loaded again yet.
@@ -41,7 +46,7 @@ TIMER_WRITTEN: Final = "timer-written"
 
 POINTS: Final = (
     TIMER_LOAD, TIMER_PUT, LOOP_TOP, BEFORE_IN_GUEST, IN_GUEST, AFTER_EXIT, BEFORE_UPDATE_RUN,
-    BEFORE_SLEEP, AFTER_SLEEP, LINE_SET, LINE_REQUESTED, TIMER_WRITTEN,
+    TURN_TAKE, TURN_GIVE, BEFORE_SLEEP, AFTER_SLEEP, LINE_SET, LINE_REQUESTED, TIMER_WRITTEN,
 )  # fmt: skip
 
 

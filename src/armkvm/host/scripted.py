@@ -1,9 +1,10 @@
 """A guest CPU that follows a script instead of instructions.
 
-For tests of the hypervisor and for its checker. It has the engine's interface (host/cpu.py) and its timing: every operation is one instruction, the
-timers' outputs and the host's own timer end a run at the exact count. A script is a generator of
-operations; `Load` and `Mrs` hand it the register's value afterwards. With the virtual IRQ line
-high and interrupts unmasked, the IRQ script runs first.
+For tests of the hypervisor and for its checker. It has the engine's interface (host/cpu.py) and
+its timing: every operation is one instruction, the timers' outputs and the host's own timer end a
+run at the exact count. A script is a generator of operations; `Load` and `Mrs` hand it the
+register's value afterwards. With the virtual IRQ line high and interrupts unmasked, the IRQ script
+runs first.
 
     def guest(cpu):
         yield Native("cntv_cval", 1000)
@@ -89,6 +90,11 @@ class Wfi:
 
 
 @dataclass(frozen=True)
+class Wfe:
+    """Wait for event: returns at once, or traps."""
+
+
+@dataclass(frozen=True)
 class Hvc:
     """A hypervisor call; X0..X3 from `args`."""
 
@@ -118,7 +124,7 @@ class Mask:
     masked: bool
 
 
-Op = Run | Native | Load | Store | Wfi | Hvc | Mrs | Msr | Mask
+Op = Run | Native | Load | Store | Wfi | Wfe | Hvc | Mrs | Msr | Mask
 Script = Callable[["ScriptedCpu"], Generator[Op, int, None]]
 
 
@@ -200,6 +206,8 @@ class ScriptedCpu:
                 self._retire()
             elif isinstance(op, Mask):
                 self.pstate = self.pstate & ~PSTATE_I | (PSTATE_I if op.masked else 0)
+                self._retire()
+            elif isinstance(op, Wfe) and not state.twe:
                 self._retire()
             else:
                 self._trap(op)
@@ -316,6 +324,8 @@ class ScriptedCpu:
                 s.hpfar_el2 = op.ipa >> 12 << 4
             case Wfi():
                 s.esr_el2 = 0x01 << 26 | IL
+            case Wfe():
+                s.esr_el2 = 0x01 << 26 | IL | 1
             case Hvc():
                 for i, value in enumerate(op.args):
                     s.x[i] = value & M64

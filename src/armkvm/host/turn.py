@@ -1,0 +1,310 @@
+"""Whose turn it is: of all vCPUs of a host one runs at any moment, and this decides which.
+
+The scheduler of a host with a single physical CPU (kernel/sched/core.c in a few words). One CPU's
+worth of time is shared, so that what a vCPU sees of memory, devices and counters follows from the
+order of turns, and a run with several vCPUs is a function of its inputs as one with a single vCPU
+is. The rules:
+
+- A `Task` is what the kernel's scheduler knows of a vCPU; tasks are in the order of creation.
+- A task becomes runnable in the thread that wakes it, at that moment; when its own thread is
+  scheduled by the machine below decides nothing.
+- The turn passes round robin among the runnable: when its owner sleeps, leaves for user space,
+  or has used up its slice and asks (`pass_on`). A vCPU that becomes runnable preempts nobody.
+- With nobody runnable, the thread of one that sleeps idles for all: it lets time pass up to the
+  next timer, runs the timers, and passes the turn to whom they woke.
+
+A thread may take its turn several times; it has it until it has given it back as often. So user
+space can keep the turn while it handles an exit, and devices are accessed in the order of turns as
+well. Who does not is OUTSIDE meanwhile and the others go on: the order then depends on threads,
+but nothing waits for ever. Where idling means to jump in time, it waits a moment for those.
+
+Left out: priorities, several CPUs at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import get_ident
+from typing import TYPE_CHECKING, Final
+
+from armkvm.host.cpu import NEVER
+
+if TYPE_CHECKING:
+    from armkvm.host.clock import Clock
+    from armkvm.host.hrtimer import HrtimerBase
+
+SLICE_NS: Final = 100_000
+OUTSIDE_GRACE_S: Final = 0.01  # host time for an exit to be handled, before time jumps without it
+
+# Task.state
+GONE: Final = -1
+ABSENT: Final = 0  # no thread runs it
+OUTSIDE: Final = 1  # it was here and went to user space: expected back
+RUNNABLE: Final = 2  # it runs, or wants to
+SLEEPING: Final = 3
+
+Choose = Callable[[Sequence["Task"]], "Task"]
+
+
+class Task:
+    """One vCPU in the eyes of the scheduler."""
+
+    __slots__ = ("cond", "depth", "outer", "state", "thread", "user", "waiters", "woken")
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.cond = threading.Condition(lock)  # its thread waits here for the turn
+        self.state = ABSENT
+        self.thread = 0  # the thread that has its turn
+        self.user = 0  # the thread that had it last
+        self.depth = 0  # how often it took it
+        self.waiters = 0  # threads that wait for it
+        self.woken = False  # a wake-up came since the owner last cleared this
+        self.outer: tuple[Task, int] | None = None  # what its thread had the turn for before
+
+
+class Turn:
+    """The turn of one host."""
+
+    def __init__(self, clock: Clock, timers: HrtimerBase) -> None:
+        self.clock = clock
+        self.timers = timers
+        # Picks among the runnable, given in round-robin order. None: the first.
+        self.choose: Choose | None = None
+        self.lock = threading.Lock()
+        self.tasks: list[Task] = []
+        self.owner: Task | None = None
+        self.crowded = False  # somebody else wants to run: read without the lock
+        self.slice_ns = NEVER  # end of the owner's slice
+        self._last = -1  # index of the last owner
+        self._runnable = 0
+        self._asleep = 0
+        self._idler: Task | None = None  # whose thread idles for all
+        self._idling = False  # and it has begun to
+        self._frozen = 0
+
+    # membership
+
+    def join(self) -> Task:
+        """A vCPU was created."""
+        with self.lock:
+            task = Task(self.lock)
+            self.tasks.append(task)
+            return task
+
+    def leave(self, task: Task) -> None:
+        """A vCPU is gone; no thread is in KVM_RUN on it."""
+        with self.lock:
+            if task.state == GONE:
+                return
+            index = self.tasks.index(task)
+            del self.tasks[index]
+            if self._last >= index:
+                self._last -= 1
+            self._drop(task, GONE)
+            task.cond.notify_all()
+
+    def announce(self, task: Task) -> None:
+        """A thread is about to take this turn: it counts as runnable from now on.
+
+        What wake_up_new_task() is: a new thread has its place in the order before it ever ran.
+        """
+        with self.lock:
+            if task.state in (ABSENT, OUTSIDE):
+                self._set(task, RUNNABLE)
+                self._pass()
+
+    # having the turn
+
+    def take(self, task: Task) -> None:
+        """Wait for the turn of `task`; at once for a thread that has it already.
+
+        A thread that has the turn for another task gives that up for the time being. EBADF when
+        the vCPU is gone.
+        """
+        me = get_ident()
+        if task.thread == me:
+            task.depth += 1
+            return
+        with self.lock:
+            owner = self.owner
+            if owner is not None and owner.thread == me:
+                task.outer = owner, owner.depth
+                self._drop(owner, OUTSIDE)
+            if task.state in (ABSENT, OUTSIDE):
+                self._set(task, RUNNABLE)
+                self._pass()
+            self._await(task, me, 1)
+
+    def give(self, task: Task) -> None:
+        """Give the turn back, if taken once only. Nothing if an exception has lost it."""
+        if task.thread != get_ident():
+            return
+        if task.depth > 1:
+            task.depth -= 1
+            return
+        with self.lock:
+            self._drop(task, RUNNABLE if task.waiters else OUTSIDE)
+        if task.outer is not None:
+            (outer, depth), task.outer = task.outer, None
+            self.take(outer)
+            outer.depth = depth
+
+    def pass_on(self, task: Task) -> None:
+        """Let the other runnable ones have a turn each first."""
+        with self.lock:
+            if not self.crowded:
+                return
+            me, depth = task.thread, task.depth
+            self._drop(task, RUNNABLE)
+            self._await(task, me, depth)
+
+    def sleep(self, task: Task) -> None:
+        """Give the turn up until somebody calls `wake`; at once if that was since `woken` fell."""
+        with self.lock:
+            if task.woken:
+                return
+            me, depth = task.thread, task.depth
+            self._drop(task, SLEEPING)
+            self._await(task, me, depth)
+
+    def wake(self, task: Task) -> None:
+        """From any thread: end a sleep, or the one that is about to begin."""
+        with self.lock:
+            task.woken = True
+            if task.state == SLEEPING:
+                self._set(task, RUNNABLE)
+                self._pass()
+
+    @contextmanager
+    def time_stands(self) -> Iterator[None]:
+        """Whoever sleeps now is about to be woken by us: no reason to let time pass."""
+        with self.lock:
+            self._frozen += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._frozen -= 1
+                if self._idler is not None:
+                    self._idler.cond.notify_all()
+
+    # all that follows is called with the lock held
+
+    def _set(self, task: Task, state: int) -> None:
+        self._runnable += (state == RUNNABLE) - (task.state == RUNNABLE)
+        self._asleep += (state == SLEEPING) - (task.state == SLEEPING)
+        task.state = state
+        self.crowded = self._runnable > 1
+
+    def _drop(self, task: Task, state: int) -> None:
+        """The task has no longer the turn, if it had."""
+        task.thread = task.depth = 0
+        self._set(task, state)
+        if self.owner is task:
+            self.owner = None
+        if self._idler is task:
+            self._idler = None
+        self._pass(task)
+
+    def _pass(self, by: Task | None = None) -> None:
+        """If nobody has the turn: to the next in order, or to an idler's care."""
+        if self.owner is not None:
+            return
+        if self._idler is not None:
+            # It has to account for the time first, and to finish with its timers.
+            self._idler.cond.notify_all()
+        elif self._runnable:
+            self.owner = task = self._next()
+            self.slice_ns = self.clock.ns + SLICE_NS
+            if task.waiters:
+                task.cond.notify_all()
+        elif self._asleep:
+            if by is None or by.state != SLEEPING:
+                by = next(task for task in self.tasks if task.state == SLEEPING)
+            self._idler = by
+            by.cond.notify_all()
+
+    def _next(self) -> Task:
+        """Round robin."""
+        tasks, count = self.tasks, len(self.tasks)
+        order = [(self._last + n) % count for n in range(1, count + 1)]
+        order = [i for i in order if tasks[i].state == RUNNABLE]
+        chosen = order[0]
+        if self.choose is not None:
+            chosen = tasks.index(self.choose([tasks[i] for i in order]))
+        self._last = chosen
+        return tasks[chosen]
+
+    def _await(self, task: Task, me: int, depth: int) -> None:
+        """Wait until it is this task's turn, idling if that falls to us."""
+        task.waiters += 1
+        try:
+            while self.owner is not task or task.thread:
+                if task.state == GONE:
+                    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+                if self._idler is task and not self._idling:
+                    self._idle(task, me)
+                else:
+                    task.cond.wait()
+            task.thread = task.user = me
+            task.depth = depth
+        except BaseException:
+            # A signal handler's exception, or a callback's: the thread unwinds without the turn.
+            task.outer = None
+            if task.state != GONE and task.thread in (0, me):
+                self._drop(task, RUNNABLE if task.waiters > 1 else OUTSIDE)
+            raise
+        finally:
+            task.waiters -= 1
+
+    def _idle(self, task: Task, me: int) -> None:
+        """Let time pass until somebody is runnable. Others are called without the lock."""
+        clock, timers = self.clock, self.timers
+        self._idling = True
+        try:
+            told = False
+            while not self._runnable:
+                due = timers.next_ns
+                if self._frozen:
+                    task.cond.wait()
+                    continue
+                if clock.idle is not None and not told:
+                    told = True
+                    self.lock.release()
+                    try:
+                        clock.idle(None if due == NEVER else due)
+                    finally:
+                        self.lock.acquire()
+                    continue
+                if clock.jumps and due != NEVER and self._somebody_returns(task, me):
+                    continue
+                clock.ns = max(clock.ns, clock.sleep(task.cond, None if due == NEVER else due))
+                self.lock.release()
+                try:
+                    # The idle CPU takes its timer's interrupt.
+                    timers.run(clock.ns)
+                finally:
+                    self.lock.acquire()
+        finally:
+            self._idling = False
+            self._idler = None
+        self._pass()
+
+    def _somebody_returns(self, task: Task, me: int) -> bool:
+        """Time is about to jump: give exits that are being handled a moment to be finished.
+
+        Otherwise guest time would fly whenever one vCPU waits for its device and the others sleep.
+        Each gets one moment only: user space may have no wish to run that vCPU again.
+        """
+        away = [t for t in self.tasks if t.state == OUTSIDE and t.user != me]
+        if not away:
+            return False
+        if not task.cond.wait(OUTSIDE_GRACE_S):
+            for one in away:
+                if one.state == OUTSIDE:
+                    self._set(one, ABSENT)
+        return True
