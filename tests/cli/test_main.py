@@ -55,7 +55,7 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
         (["run", "--irqchip", "vic"], "invalid choice: 'vic'"),
         (["run", "--irqchip", "kernel-gicv3"], "--irqchip kernel-gicv3 is not there yet"),
         (["run", "--host", "vhe-gicv3"], "--host vhe-gicv3 is not there yet"),
-        (["run", "--cpus", "2"], "--cpus 2 is not there yet"),
+        (["run", "--cpus", "9"], "a GICv2 has 8 CPU interfaces"),
         (["run", "-smp", "0"], "'0' is not a whole number above zero"),
         (["run", "--trace", "f"], "--trace is not there yet"),
         (["run", "--time", "slow"], "invalid choice: 'slow'"),

@@ -17,6 +17,7 @@ from armkvm.cli.sizes import positive, seconds, size
 from armkvm.vmm import apt, guest, loader
 from armkvm.vmm.board import RAM_BASE
 from armkvm.vmm.console import StdioConsole
+from armkvm.vmm.gicv2 import MAX_CPUS
 from armkvm.vmm.initramfs import default_initramfs
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("-p", "--params", "-append", metavar="STR",
         help=f"kernel command line (default {DEFAULT_PARAMS!r}; "
         "the default guest gets both)")  # fmt: skip
-    add("-c", "--cpus", "-smp", metavar="N", type=positive, default=1, help="vCPUs (default 1)")
+    add("-c", "--cpus", "-smp", metavar="N", type=positive, default=1,
+        help=f"vCPUs, at most {MAX_CPUS} (default 1)")  # fmt: skip
     add("-m", "--mem", metavar="SIZE", type=size, default=DEFAULT_MEMORY,
         help="memory: 512 (MiB), 256M, 2G (default 512)")  # fmt: skip
     add("--irqchip", choices=IRQCHIPS, default="gicv2",
@@ -117,8 +119,8 @@ def _refuse(args: argparse.Namespace) -> None:
         raise UsageError(f"--irqchip {args.irqchip} is not there yet; gicv2 is")
     if args.host != "nvhe-gicv2":
         raise UsageError(f"--host {args.host} is not there yet; nvhe-gicv2 is")
-    if args.cpus != 1:
-        raise UsageError(f"--cpus {args.cpus} is not there yet; 1 is")
+    if args.cpus > MAX_CPUS:
+        raise UsageError(f"--cpus {args.cpus} is too many: a GICv2 has {MAX_CPUS} CPU interfaces")
     if args.trace is not None:
         raise UsageError("--trace is not there yet")
     if args.mem > MEMORY_MAX:

@@ -3,7 +3,11 @@
 Mirrors what QEMU's and kvmtool's arm64 machines do with KVM, with the interrupt controller in user
 space: `device_irq_level` is compared with what was seen last on *every* return of KVM_RUN, EINTR
 included, and moves the timers' PPIs of the GIC; the GIC's outputs go to the vCPU through
-KVM_IRQ_LINE. The VMM uses the KVM API and nothing else. Left out: migration, hotplug.
+KVM_IRQ_LINE. The VMM uses the KVM API and nothing else.
+
+Each vCPU has a thread; the first one's is the caller's. A thread keeps its vCPU's turn while it
+handles an exit, so devices are used by one thread at a time, and in the same order in every run.
+Left out: migration, hotplug.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from typing import Any
 from armkvm import __version__
 from armkvm.abi import kvm as k
 from armkvm.kvm.system import System
+from armkvm.kvm.vcpu import Vcpu
 from armkvm.vmm import board
 from armkvm.vmm.bus import Bus
 from armkvm.vmm.console import Console
@@ -40,7 +45,6 @@ _SYSTEM_EVENTS = {
     k.KVM_SYSTEM_EVENT_RESET: "reset",
     k.KVM_SYSTEM_EVENT_CRASH: "crash",
 }
-_UNLIMITED = 2**63 - 1
 
 
 @dataclass
@@ -76,10 +80,17 @@ class Machine:
         self._memory = _guest_memory(config.mem_bytes)
         self.vm = self.system.create_vm()
         self.vm.set_user_memory_region(0, board.RAM_BASE, config.mem_bytes, self._memory)
-        self.vcpu = self.vm.create_vcpu(0)
-        self.vcpu.arm_vcpu_init(features=1 << k.KVM_ARM_VCPU_PSCI_0_2)
-        self._levels = 0  # device_irq_level as last seen
+        self.vcpus = [self.vm.create_vcpu(n) for n in range(config.cpus)]
+        for vcpu in self.vcpus:
+            features = 1 << k.KVM_ARM_VCPU_PSCI_0_2
+            if vcpu.vcpu_id:
+                features |= 1 << k.KVM_ARM_VCPU_POWER_OFF
+            vcpu.arm_vcpu_init(features=features)
+        self._levels = [0] * config.cpus  # device_irq_level as last seen
         self._timed_out = False
+        self._outcome: Outcome | None = None
+        self._error: BaseException | None = None  # of a vCPU's thread
+        self._stopping = False
         self._started_ns = self._wall_ns = 0
 
         self.gic = GicV2(config.cpus, self._set_irq, self._set_fiq, spis=board.SPIS,
@@ -127,8 +138,8 @@ class Machine:
         for segment in image.segments:
             self._write(segment.address, segment.data)
         self._write(image.dtb_address, self.dtb())
-        self.vcpu.set_one_reg(_core(32), image.entry)  # PC
-        self.vcpu.set_one_reg(_core(0), image.dtb_address)  # X0
+        self.vcpus[0].set_one_reg(_core(32), image.entry)  # PC
+        self.vcpus[0].set_one_reg(_core(0), image.dtb_address)  # X0
 
     def _write(self, address: int, data: bytes) -> None:
         at = address - board.RAM_BASE
@@ -143,21 +154,21 @@ class Machine:
     def _set_fiq(self, cpu: int, level: bool) -> None:
         self.vm.irq_line(k.irq_word(k.KVM_ARM_IRQ_TYPE_CPU, cpu, k.KVM_ARM_IRQ_CPU_FIQ), level)
 
-    def _device_levels(self, levels: int) -> None:
-        """The in-kernel devices' outputs moved: move the GIC's inputs."""
-        changed = levels ^ self._levels
-        self._levels = levels
+    def _device_levels(self, cpu: int, levels: int) -> None:
+        """The outputs of a vCPU's in-kernel devices moved: move the GIC's inputs."""
+        changed = levels ^ self._levels[cpu]
+        self._levels[cpu] = levels
         for bit, ppi in DEVICE_PPIS:
             if changed & bit:
-                self.gic.set_ppi(0, ppi, bool(levels & bit))
+                self.gic.set_ppi(cpu, ppi, bool(levels & bit))
 
     # -- running --------------------------------------------------------------------------
     def run(self) -> Outcome:
         """Run until the guest powers off, or something ends it from outside."""
         config = self.config
-        self.vcpu.limit = config.max_insns or _UNLIMITED
+        self.vm.limit = config.max_insns
         self.system.clock.idle = self._idle
-        self.console.start(self.vcpu.kick)
+        self.console.start(self.vcpus[0].kick)
         timer = None
         if config.timeout is not None:
             timer = threading.Timer(config.timeout, self._time_out)
@@ -165,39 +176,81 @@ class Machine:
             timer.start()
         self._started_ns = self.system.clock.host_ns()
         try:
-            outcome = self._loop()
+            self._run_vcpus()
         finally:
             if timer is not None:
                 timer.cancel()
             self._wall_ns = self.system.clock.host_ns() - self._started_ns
             self.console.flush()
-        return outcome
+        if self._error is not None:
+            raise self._error
+        assert self._outcome is not None
+        return self._outcome
 
-    def _loop(self) -> Outcome:
-        vcpu, bus = self.vcpu, self.bus
+    def _run_vcpus(self) -> None:
+        """The first vCPU in this thread, the others in theirs; returns when all have ended."""
+        threads = [
+            threading.Thread(target=self._secondary, args=(n,), name=f"armkvm-vcpu{n}", daemon=True)
+            for n in range(1, len(self.vcpus))
+        ]
+        started = 0
+        try:
+            with self.vcpus[0].held():
+                try:
+                    for n, thread in enumerate(threads, 1):
+                        self.vcpus[n].announce()
+                        thread.start()
+                        started = n
+                    self._loop(0)
+                finally:
+                    # With the turn: where the others stop depends on nothing but ours.
+                    self._stop()
+        finally:
+            for thread in threads[:started]:
+                thread.join()
+
+    def _secondary(self, cpu: int) -> None:
+        try:
+            with self.vcpus[cpu].held():
+                self._loop(cpu)
+        except BaseException as error:
+            self._error = self._error or error
+            self._stop()
+
+    def _stop(self) -> None:
+        """No thread goes on; those in KVM_RUN leave it."""
+        self._stopping = True
+        for vcpu in self.vcpus:
+            vcpu.kick()
+
+    def _loop(self, cpu: int) -> None:
+        """One vCPU until the machine stops."""
+        vcpu, bus = self.vcpus[cpu], self.bus
         run = vcpu.run_struct
         mmio = run.mmio
-        levels = vcpu.irq_level
-        while True:
+        levels, seen = vcpu.irq_level, self._levels
+        while not self._stopping:
             ret = vcpu.run_raw()
             # Before anything else, and on every return: the exit may carry a changed level.
-            if levels.value != self._levels:
-                self._device_levels(levels.value)
+            if levels.value != seen[cpu]:
+                self._device_levels(cpu, levels.value)
             if ret == 0 and run.exit_reason == k.KVM_EXIT_MMIO:
                 size = mmio.len
                 if mmio.is_write:
-                    bus.write(mmio.phys_addr, size, mmio.value & (1 << 8 * size) - 1)
+                    bus.write(mmio.phys_addr, size, mmio.value & (1 << 8 * size) - 1, cpu)
                 else:
-                    mmio.value = bus.read(mmio.phys_addr, size)
+                    mmio.value = bus.read(mmio.phys_addr, size, cpu)
                 continue
             if ret in (-errno.EINTR, -errno.EAGAIN):
                 ended = self._interrupted()
             elif ret == 0 and run.exit_reason == k.KVM_EXIT_SYSTEM_EVENT:
                 ended = Outcome(_SYSTEM_EVENTS.get(run.system_event.type, "crash"))
             else:
-                ended = self._crash(ret)
+                ended = self._crash(vcpu, ret)
             if ended is not None:
-                return ended
+                if self._outcome is None:
+                    self._outcome = ended
+                self._stop()
 
     def _interrupted(self) -> Outcome | None:
         """KVM_RUN gave way: for a level, for input, or because somebody wants us to stop."""
@@ -206,28 +259,29 @@ class Machine:
         if self._timed_out:
             return Outcome("timeout")
         limit = self.config.max_insns
-        if limit is not None and self.vcpu.instructions >= limit:
+        if limit is not None and self.vm.instructions >= limit:
             return Outcome("limit")
         self._feed_uart()
         self._tick_rtc()
         return None
 
-    def _crash(self, ret: int) -> Outcome:
-        pc = self.vcpu.get_one_reg(_core(32))
+    @staticmethod
+    def _crash(vcpu: Vcpu, ret: int) -> Outcome:
+        pc = vcpu.get_one_reg(_core(32))
         if ret == -errno.ENOSYS:
             return Outcome("crash", f"a device access that KVM cannot emulate, at PC {pc:#x}")
         if ret < 0:
             name = errno.errorcode.get(-ret, str(-ret))
             return Outcome("crash", f"KVM_RUN failed with {name} at PC {pc:#x}")
-        reason = self.vcpu.run_struct.exit_reason
+        reason = vcpu.run_struct.exit_reason
         return Outcome("crash", f"KVM_RUN ended with exit reason {reason} at PC {pc:#x}")
 
     def _time_out(self) -> None:
         self._timed_out = True
-        self.vcpu.kick()
+        self.vcpus[0].kick()
 
     def _idle(self, _due: int | None) -> None:
-        """The vCPU is about to sleep: a good time to show output and to look at the clock."""
+        """All vCPUs sleep: a good time to show output and to look at the clock."""
         self.console.flush()
         self._tick_rtc()
 
@@ -247,9 +301,14 @@ class Machine:
 
         Hashing the memory takes a second for 2 GiB: ask only when somebody wants to know.
         """
+        exits = [vcpu.stat.as_dict() for vcpu in self.vcpus]
         return {
-            "instructions": self.vcpu.instructions,
-            "exits": self.vcpu.stat.as_dict(),
+            "instructions": self.vm.instructions,
+            "exits": _sum(exits),
+            "vcpus": [
+                {"instructions": vcpu.instructions, "exits": one}
+                for vcpu, one in zip(self.vcpus, exits, strict=True)
+            ],
             "guest_seconds": self.system.clock.now() / 1e9,
             "wall_seconds": self._wall_ns / 1e9,
             "odd_accesses": self.odd.count,
@@ -260,8 +319,21 @@ class Machine:
     def close(self) -> None:
         """Give everything back. May be called twice."""
         self.system.clock.idle = None
-        self.vcpu.close()
+        for vcpu in self.vcpus:
+            vcpu.close()
         self.vm.close()
+
+
+def _sum(counters: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counters of several vCPUs, nested by reason, added up."""
+    total: dict[str, Any] = {}
+    for one in counters:
+        for name, value in one.items():
+            if isinstance(value, dict):
+                total[name] = _sum([total.get(name, {}), value])
+            else:
+                total[name] = total.get(name, 0) + value
+    return total
 
 
 def _guest_memory(size: int) -> mmap.mmap:
