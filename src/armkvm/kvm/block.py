@@ -114,17 +114,14 @@ def kvm_vcpu_sleep(vcpu: Vcpu) -> None:
             break
         if vcpu.requests & h.REQ_VM_DEAD:
             break
-        schedule(vcpu, idle=vcpu.stopped)
+        schedule(vcpu)
     if vcpu.stopped or vcpu.pause:
         # Woken to handle a signal: ask again, the guest must not be entered.
         vcpu.make_request(h.REQ_SLEEP)
 
 
-def schedule(vcpu: Vcpu, *, idle: bool = True) -> None:
-    """Off the CPU until woken: kvm_sched_out(), sleep, kvm_sched_in().
-
-    Not `idle`: a pause for the hypervisor's own purposes, which will be short.
-    """
+def schedule(vcpu: Vcpu) -> None:
+    """Off the CPU until woken: kvm_sched_out(), sleep, kvm_sched_in()."""
     kvm_sched_out(vcpu)
     if vcpu.point is not None:
         vcpu.point(sched.BEFORE_SLEEP, vcpu)
