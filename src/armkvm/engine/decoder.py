@@ -218,6 +218,8 @@ def _decode_block() -> str:
         loop.break_if(fn.value("i1", f"icmp ne ptr {handler}, @undecoded"))
         word = fn.load_at(fn.gep(code, ix << 2), "i32", RAM).zext("i64")
         end = fn.call("decode_one", "i64", f"ptr {rec}", word, ix, "i64 1024")
+        with fn.if_(ix.ugt(Value(fn, "i64", "%first"))):
+            fn.line(f"call void @fuse(ptr {rec}, i64 {word.ref}, i64 {ix.ref})")
         loop.break_if(end.eq(ENDS))
         i.set(ix + 1)
     fn.ret()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from armkvm.engine import control, decoder, exception, fpenv, gic, memory, timer, tlb, walk
+from armkvm.engine import control, decoder, exception, fpenv, fusion, gic, memory, timer, tlb, walk
 from armkvm.engine import native as natives
 from armkvm.engine.handler import CC, PARAMS, Handler
 from armkvm.engine.ir import INTRINSICS, METADATA
@@ -55,9 +55,16 @@ def module(progress: Callable[[int, int], None] | None = None) -> str:
     parts: list[str] = []
     decoders: list[tuple[str, int, int]] = []
     tables: dict[tuple[int, ...], str] = {}
+    rows: list[tuple[str, list[fusion.Fused]]] = []
     for i, form in enumerate(all_forms):
         variants = _variants(form, f"h{i}")
-        for h in variants.values():
+        both = fusion.fused(form, f"h{i}") if fusion.compares(form) else []
+        for pair in both:
+            pair.trace()
+        if both:
+            rows.append((f"h{i}", both))
+        handlers: list[Handler] = [*variants.values(), *both]
+        for h in handlers:
             attr = "#3" if h.slow else "#0"
             head = f"define internal {CC} void @{h.name}({PARAMS}) {attr} {{ ; {form.name}"
             parts.append(f"{head}\n{h.body()}\n}}")
@@ -67,6 +74,7 @@ def module(progress: Callable[[int, int], None] | None = None) -> str:
             progress(i, len(all_forms))
     parts.append(decoder.module(tree(all_forms), decoders))
     parts.append(decoder.undecoded())
+    parts.append(fusion.tables(rows))
     for values, name in tables.items():
         words = ", ".join(f"i64 {v}" for v in values)
         parts.append(f"@{name} = internal constant [{len(values)} x i64] [{words}]")
