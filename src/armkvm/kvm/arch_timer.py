@@ -252,6 +252,13 @@ class ArchTimer:
         """kvm_timer_enable(), on the first run. Returns 0 or a negative errno."""
         # Without a vgic, no virtual interrupt is mapped to a physical one.
         self.enabled = True
+        trace = self.vcpu.trace
+        if trace.kvm_get_timer_map is not None:
+            # The map of a vCPU without nesting never changes: it is told once.
+            direct = self.direct_ptimer is not None
+            trace.kvm_get_timer_map(
+                self.vcpu.vcpu_id, 0, 1 if direct else -1, -1, -1 if direct else 1
+            )
         return 0
 
     # load and put

@@ -139,9 +139,10 @@ def kvm_handle_sys_reg(vcpu: Vcpu, esr: int) -> int:
     """A trapped MSR or MRS: emulate it and step over it, or inject UNDEFINED."""
     iss = esr & e.ISS_MASK
     is_read = iss & e.SYS64_READ
-    if vcpu.trace.sys_access is not None:
+    if vcpu.trace.kvm_sys_access is not None:
         encoding = e.sys64_encoding(iss)
-        vcpu.trace.sys_access(vcpu.vcpu_id, vcpu.state.pc, encoding, not is_read)
+        name = sys_reg_descs[encoding][0] if encoding in sys_reg_descs else "UNKN"
+        vcpu.trace.kvm_sys_access(vcpu.vcpu_id, vcpu.state.pc, name, encoding, not is_read)
     pcpu = vcpu.pcpu
     assert pcpu is not None
     pcpu.clock.advance(pcpu, TRAP_NS)
