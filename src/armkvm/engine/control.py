@@ -148,6 +148,7 @@ def _take_at(fn: Code, esr: Value | int, target: Value, retired: Value) -> None:
     fn.put("esr_el1", esr)
     fn.put("far_el1", target)
     fn.put("stepping", 0)
+    fn.put("count", retired.lshr(5))
     vector = fn.call("deliver", "i64", "ptr %cpu", target, fn.const("i64", SYNC))
     fn.jump(vector, retired)
 
@@ -163,6 +164,7 @@ def _step() -> None:
     """Run one instruction. limit32 is 0, so that everything that goes by address stops at once."""
     with native("step", "") as fn:
         fn.put("limit32", 0)
+        before = fn.get("count")
         # Reach the record as usual; lookup stops there, or takes the fetch's exception.
         fn.put("stepping", 1)
         fn.line("call void @enter(ptr %cpu)")
@@ -170,7 +172,7 @@ def _step() -> None:
         op = fn.get("exit_op")
         at_record = fn.get("exit_code").eq(CHECK) & op.ne(0)
         retired = op + fn.get("exit_acc")
-        with fn.unless(at_record & retired.lshr(5).eq(fn.get("count"))):
+        with fn.unless(at_record & retired.lshr(5).eq(before)):
             fn.ret()
         pc = op.lshr(3) + fn.get("pc_base")
         index = pc.lshr(2) & 1023

@@ -72,6 +72,11 @@ def _set_mode() -> None:
     """Change EL and SPSel: bank SP, switch TLBs, recompute what depends on the EL."""
     with native("set_mode", "i64 %el, i64 %spsel", public=True) as fn:
         el, spsel = param(fn, "el"), param(fn, "spsel")
+        # What the PMU's filters ask for: instructions retired at EL0. Who changes the EL has
+        # brought `count` up to date.
+        with fn.if_(fn.get("el").eq(0)):
+            fn.put("el0_count", fn.get("el0_count") + fn.get("count") - fn.get("mode_count"))
+        fn.put("mode_count", fn.get("count"))
         old1 = (fn.get("spsel") & fn.get("el")).ne(0)
         with fn.if_(old1):
             fn.put("sp_el1_", fn.get("sp"))
@@ -112,9 +117,11 @@ def _deliver() -> None:
 
 def take(fn: Code, esr: Value | int, elr: Value, *, retired: Value | None = None) -> None:
     """Take a synchronous exception; ends the block."""
+    retired = retired if retired is not None else fn.retired()
     fn.put("esr_el1", esr)
+    fn.put("count", retired.lshr(5))
     vector = fn.call("deliver", "i64", "ptr %cpu", elr, fn.const("i64", SYNC))
-    fn.jump(vector, retired if retired is not None else fn.retired())
+    fn.jump(vector, retired)
 
 
 def word(fn: Code) -> Value:
@@ -135,7 +142,11 @@ def _synchronous() -> None:
         w = word(fn)
         # Registers that nobody implements are the hypervisor's business (HCR_EL2 traps them).
         system = (w & 0xFFC0_0000).eq(0xD500_0000) & (w.lshr(19) & 3).ne(0)
-        with fn.if_(system & fn.get("el").ne(0)):
+        # Those of the PMU are also at EL0: MDCR_EL2.TPM, and PMUSERENR_EL0 holds nothing back.
+        crm = w.lshr(8) & 15  # S3_3_C9_C12 and above, S3_3_C14_C8 and above
+        pmu = (w & 0x1F_F000).eq(0x1B_9000) & crm.uge(12)
+        pmu = system & (pmu | (w & 0x1F_F000).eq(0x1B_E000) & crm.uge(8))
+        with fn.if_(system & fn.get("el").ne(0) | pmu):
             fn.tail("trap_sys")
         take(fn, syndrome(EC_UNKNOWN), fn.pc())
     with routine("sys_to_el1") as fn:  # EL0 used a register that SCTLR_EL1 or CNTKCTL_EL1 withholds
@@ -147,6 +158,9 @@ def _synchronous() -> None:
     with routine("svc") as fn:
         take(fn, fn.get("arg0") | syndrome(EC_SVC), fn.pc() + 4)
     with routine("brk") as fn:
+        with fn.if_(fn.get("tde").ne(0)):  # MDCR_EL2.TDE
+            fn.put("esr_el2", fn.get("arg0") | syndrome(EC_BRK))
+            fn.leave(Exit.TRAP)
         take(fn, fn.get("arg0") | syndrome(EC_BRK), fn.pc())
     with routine("wfx_to_el1") as fn, fn.if_(_nothing_pending(fn)):
         take(fn, fn.get("arg0") | syndrome(EC_WFX, 0x1E << 20), fn.pc())
@@ -257,6 +271,7 @@ def _eret() -> None:
         kept = fn.get("el") << 2 | fn.get("spsel")
         illegal = (spsr & ~0x1F) | kept | PSTATE_IL
         state = fn.select(legal, spsr, illegal)
+        fn.put("count", fn.retired().lshr(5))
         fn.line(f"call void @set_pstate(ptr %cpu, i64 {state.ref})")
         with fn.if_(fn.get("il").ne(0)):
             take(fn, syndrome(EC_ILLEGAL), target)
@@ -297,5 +312,6 @@ def _interrupts() -> None:
     with routine("unmasked") as fn:  # PSTATE.DAIF has changed: a waiting interrupt comes now
         offset = fn.call("pending_interrupt", "i64", "ptr %cpu")
         with fn.if_(offset.ne(0)):
+            fn.put("count", fn.retired().lshr(5))
             vector = fn.call("deliver", "i64", "ptr %cpu", fn.pc() + 4, offset)
             fn.jump(vector, fn.retired())

@@ -34,6 +34,7 @@ bounce_host0 bounce_host1 bounce_size bounce_split
 walk_ipa walk_attr walk_shift walk_ng walk_par
 ich_hcr ich_vmcr ich_ap0r ich_ap1r ich_lr0 ich_lr1 ich_lr2 ich_lr3
 icc_sre gicv_base gicv_size phys_deactivated
+el0_count mode_count tde
 """.split()  # noqa: SIM905 - a table reads better than 60 quoted strings
 
 V_OFFSET = 1024
