@@ -32,6 +32,7 @@ class SteppedMachine(Machine):
             Config(system=system, image=image, console=self.output, params=params,
                    mem_bytes=mem_bytes)
         )  # fmt: skip
+        (self.vcpu,) = self.vcpus
         _make_private(self.vcpu.run_struct)
         system.clock.idle = self._idle
         self.outcome: Outcome | None = None
@@ -40,10 +41,21 @@ class SteppedMachine(Machine):
         """Run until `count` instructions have retired; `outcome` is set when the guest ends."""
         if self.outcome is not None or self.vcpu.instructions >= count:
             return
-        self.config.max_insns = self.vcpu.limit = count
-        outcome = self._loop()
-        if outcome.reason != "limit":
+        self.config.max_insns = self.vm.limit = count
+        outcome = self._until_stopped()
+        if outcome is not None and outcome.reason != "limit":
             self.outcome = outcome
+
+    def _until_stopped(self) -> Outcome | None:
+        self._stopping = False
+        with self.vcpu.held():
+            self._loop(0)
+        outcome, self._outcome = self._outcome, None
+        return outcome
+
+    def _stop(self) -> None:
+        """There is one vCPU, and this is its thread: a kick would only end the next run."""
+        self._stopping = True
 
     def _idle(self, due: int | None) -> None:
         super()._idle(due)

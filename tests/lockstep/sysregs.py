@@ -134,6 +134,7 @@ class SystemRegisters:
         """To unicorn what the hypervisor has changed; True if anything."""
         state, changed = self.state, False
         assert not state.icc_sre | state.ich_hcr | state.gicv_size, "no virtual GIC interface here"
+        assert not state.twe, "WFE does not trap here: one CPU a VM"
         if state.cnthctl != self._cnthctl:
             self._cnthctl = state.cnthctl
             self.uc.cpr_write(*_CNTHCTL_EL2, self._cnthctl)
