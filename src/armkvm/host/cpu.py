@@ -24,6 +24,8 @@ NS_PER_TICK_SHIFT: Final = 4
 STATE_FIELDS: Final = (
     "pc", "count", "limit", "ns_base", "ns_count", "ns_mult", "cntvoff", "cntpoff",
     "cntv_ctl", "cntv_cval", "cntp_ctl", "cntp_cval", "cntv_masked", "cntp_masked", "cnthctl",
+    "ich_hcr", "ich_vmcr", "ich_ap0r", "ich_ap1r", "ich_lr0", "ich_lr1", "ich_lr2", "ich_lr3",
+    "icc_sre", "gicv_base", "gicv_size", "phys_deactivated",
     "hyp_deadline_ns", "hcr_vi", "hcr_vf", "twe", "excl_addr", "esr_el2", "far_el2", "hpfar_el2",
 )  # fmt: skip
 

@@ -11,6 +11,11 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
+from armkvm.abi.kvm import (
+    KVM_DEV_TYPE_ARM_VGIC_ITS,
+    KVM_DEV_TYPE_ARM_VGIC_V2,
+    KVM_DEV_TYPE_ARM_VGIC_V3,
+)
 from armkvm.host.clock import Clock
 from armkvm.host.hrtimer import HrtimerBase
 from armkvm.host.pcpu import PerCpuIrq, PhysicalCpu
@@ -33,7 +38,11 @@ class HostKind:
 
     @property
     def vgic_types(self) -> tuple[int, ...]:
-        """Device types of in-kernel interrupt controllers. None yet."""
+        """Device types of in-kernel interrupt controllers: those of the host's own kind."""
+        if self.gic == "gicv2":
+            return (KVM_DEV_TYPE_ARM_VGIC_V2,)
+        if self.gic == "gicv3":
+            return (KVM_DEV_TYPE_ARM_VGIC_V3, KVM_DEV_TYPE_ARM_VGIC_ITS)
         return ()
 
 

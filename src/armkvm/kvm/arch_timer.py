@@ -17,13 +17,24 @@ passes meanwhile. Left out: nested timers, WFxT, CNTPOFF and ECV, erratum workar
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from armkvm.abi.kvm import KVM_ARM_DEV_EL1_PTIMER, KVM_ARM_DEV_EL1_VTIMER
 from armkvm.host import sched
 from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT, word
 from armkvm.host.hrtimer import Hrtimer
+from armkvm.kvm.file import fail
 from armkvm.kvm.kvm_host import M64
+from armkvm.kvm.vgic_irq import (
+    VGIC_NR_PRIVATE_IRQS,
+    VGIC_NR_SGIS,
+    inject_irq,
+    map_is_active,
+    map_phys_irq,
+    reset_mapped_irq,
+    set_owner,
+)
 
 if TYPE_CHECKING:
     from armkvm.host.pcpu import PerCpuIrq, PhysicalCpu
@@ -33,6 +44,7 @@ ENABLE, IT_MASK, IT_STAT = 1, 2, 4  # CNTx_CTL
 
 DEFAULT_VTIMER_PPI = 27
 DEFAULT_PTIMER_PPI = 30
+DEFAULT_PPIS = (DEFAULT_VTIMER_PPI, DEFAULT_PTIMER_PPI)
 
 # CNTHCTL_EL2, nVHE layout: accesses from EL1 that do not trap
 CNTHCTL_EL1PCTEN, CNTHCTL_EL1PCEN = 1, 2
@@ -63,7 +75,7 @@ class TimerContext:
         "direct",
         "host_irq",
         "hrtimer",
-        "irq",
+        "index",
         "level",
         "loaded_on",
         "name",
@@ -72,14 +84,15 @@ class TimerContext:
     )  # fmt: skip
 
     def __init__(
-        self, vcpu: Vcpu, name: str, prefix: str, offset: Offset, irq: int, direct: bool
+        self, vcpu: Vcpu, name: str, prefix: str, offset: Offset, index: int, direct: bool
     ) -> None:
         state = vcpu.state
+        host_irq = DEFAULT_PPIS[index]  # at the same place as the guest's usually is
         self.vcpu = vcpu
         self.name = name
         self.offset = offset
-        self.irq = irq  # the guest's PPI
-        self.host_irq = irq  # both are at the same place on our hosts
+        self.index = index  # in the VM's list of PPIs
+        self.host_irq = host_irq
         self.direct = direct
         # Saved registers; the hardware's are the truth while loaded.
         self.ctl = 0
@@ -93,6 +106,11 @@ class TimerContext:
         self._offset_in_hw = prefix == "cntv"
 
     # predicates
+
+    @property
+    def irq(self) -> int:
+        """The guest's PPI."""
+        return self.vcpu.vm.timer_ppi[self.index]
 
     def can_fire(self) -> bool:
         """Enabled and not masked: kvm_timer_irq_can_fire(). Saved state only."""
@@ -123,8 +141,11 @@ class TimerContext:
     # actions
 
     def update_irq(self, level: bool) -> None:
-        """Pass the output on: kvm_timer_update_irq(). User space learns it from kvm_run."""
+        """Pass the output on: kvm_timer_update_irq(). To the vgic; or user space learns it from
+        kvm_run."""
         self.level = level
+        if self.vcpu.vgic_cpu is not None:
+            inject_irq(self.vcpu.vm, self.vcpu, self.irq, level, self)
         trace = self.vcpu.trace
         if trace.kvm_timer_update_irq is not None:
             trace.kvm_timer_update_irq(self.vcpu.vcpu_id, self.host_irq, level)
@@ -217,10 +238,10 @@ class ArchTimer:
         self.gic_active_state = kind.gic_active_state
         self.point = vm.host.sched.point
         self.vtimer = TimerContext(
-            vcpu, "vtimer", "cntv", vm.voffset, DEFAULT_VTIMER_PPI, direct=True
+            vcpu, "vtimer", "cntv", vm.voffset, 0, direct=True
         )
         self.ptimer = TimerContext(
-            vcpu, "ptimer", "cntp", vm.poffset, DEFAULT_PTIMER_PPI, direct=kind.vhe
+            vcpu, "ptimer", "cntp", vm.poffset, 1, direct=kind.vhe
         )
         self.timers = (self.vtimer, self.ptimer)
         self.direct_ptimer = self.ptimer if kind.vhe else None
@@ -245,12 +266,23 @@ class ArchTimer:
             ctx.ctl = 0
             if self.enabled:
                 ctx.update_irq(False)
+        if self.enabled and self.vcpu.vgic_cpu is not None:
+            reset_mapped_irq(self.vcpu, self.vtimer.irq)
+            if self.direct_ptimer is not None:
+                reset_mapped_irq(self.vcpu, self.direct_ptimer.irq)
         if self.emul_ptimer is not None:
             self.emul_ptimer.hrtimer.cancel()
 
     def enable(self) -> int:
         """kvm_timer_enable(), on the first run. Returns 0 or a negative errno."""
-        # Without a vgic, no virtual interrupt is mapped to a physical one.
+        vcpu = self.vcpu
+        if vcpu.vgic_cpu is not None:
+            # Without a vgic, no virtual interrupt is mapped to a physical one.
+            if not self._irqs_are_valid():
+                return -errno.EINVAL
+            for ctx in (self.vtimer, self.direct_ptimer):
+                if ctx is not None:
+                    map_phys_irq(vcpu, ctx.host_irq, ctx.irq, ctx.should_fire)
         self.enabled = True
         trace = self.vcpu.trace
         if trace.kvm_get_timer_map is not None:
@@ -260,6 +292,31 @@ class ArchTimer:
                 self.vcpu.vcpu_id, 0, 1 if direct else -1, -1, -1 if direct else 1
             )
         return 0
+
+    def _irqs_are_valid(self) -> bool:
+        """timer_irqs_are_valid(): each timer has a PPI of its own; from now on they stay."""
+        vm = self.vcpu.vm
+        with vm.config_lock:
+            for ctx in self.timers:
+                # Two timers with one PPI would both inject, so the second is not its owner.
+                if set_owner(self.vcpu, ctx.irq, ctx):
+                    return False
+            vm.timer_ppis_immutable = True
+        return True
+
+    def set_ppi(self, which: int, ppi: int) -> None:
+        """kvm_arm_timer_set_attr(). EINVAL, EBUSY, ENXIO."""
+        vm = self.vcpu.vm
+        if not vm.irqchip_in_kernel:
+            fail(errno.EINVAL)
+        if not VGIC_NR_SGIS <= ppi < VGIC_NR_PRIVATE_IRQS:
+            fail(errno.EINVAL)
+        with vm.config_lock:
+            if vm.timer_ppis_immutable:
+                fail(errno.EBUSY)
+            if which >= len(self.timers):
+                fail(errno.ENXIO)
+            vm.timer_ppi[which] = ppi
 
     # load and put
 
@@ -290,9 +347,12 @@ class ArchTimer:
         """kvm_timer_vcpu_load_gic(): a timer that is high must not interrupt the guest it is for.
 
         Active is set from the level either way: what the last vCPU on this CPU left is replaced.
+        With a vgic it is active as well until the guest deactivates the virtual interrupt.
         """
         level = ctx.should_fire()
         ctx.update_irq(level)
+        if ctx.vcpu.vgic_cpu is not None and not level:
+            level = map_is_active(ctx.vcpu, ctx.irq)
         host_irq.set_active(level)
 
     def _load_nogic(self, pcpu: PhysicalCpu) -> None:

@@ -71,7 +71,11 @@ def kvm_arch_vcpu_runnable(vcpu: Vcpu) -> bool:
     return bool(
         (
             vcpu.hcr & h.LINES
-            or (not vcpu.vm.irqchip_in_kernel and vcpu.arch_timer.should_notify_user())
+            or (
+                vcpu.arch_timer.should_notify_user()
+                if vcpu.vgic_cpu is None
+                else vcpu.vgic_cpu.pending_irq()
+            )
         )
         and not vcpu.stopped
         and not vcpu.pause

@@ -1,7 +1,8 @@
 """KVM_IRQ_LINE: levels that user space drives, after kvm_vm_ioctl_irq_line() in arm.c.
 
 Without a vgic the lines are the vCPU's own IRQ and FIQ inputs: bits VI and VF of its HCR_EL2. They
-are levels, and stay as driven until driven otherwise.
+are levels, and stay as driven until driven otherwise. With a vgic they are its shared and private
+peripheral inputs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from armkvm.abi import kvm as k
 from armkvm.host import sched
 from armkvm.kvm.file import fail
 from armkvm.kvm.kvm_host import HCR_VF, HCR_VI, REQ_IRQ_PENDING
+from armkvm.kvm.vgic_irq import VGIC_NR_PRIVATE_IRQS, VGIC_NR_SGIS, inject_irq
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
@@ -35,11 +37,28 @@ def irq_line(vm: Vm, irq: int, level: bool) -> None:
             if vcpu is None or num > k.KVM_ARM_IRQ_CPU_FIQ:
                 fail(errno.EINVAL)
             vcpu_interrupt_line(vcpu, num, level)
-        case k.KVM_ARM_IRQ_TYPE_SPI | k.KVM_ARM_IRQ_TYPE_PPI:
-            # The vgic's lines; there is no vgic.
-            fail(errno.ENXIO)
+        case k.KVM_ARM_IRQ_TYPE_PPI:
+            if not vm.irqchip_in_kernel:
+                fail(errno.ENXIO)
+            vcpu = vm.find_vcpu(vcpu_id)
+            if vcpu is None or not VGIC_NR_SGIS <= num < VGIC_NR_PRIVATE_IRQS:
+                fail(errno.EINVAL)
+            _inject(vm, vcpu, num, level)
+        case k.KVM_ARM_IRQ_TYPE_SPI:
+            if not vm.irqchip_in_kernel:
+                fail(errno.ENXIO)
+            if num < VGIC_NR_PRIVATE_IRQS:
+                fail(errno.EINVAL)
+            _inject(vm, None, num, level)
         case _:
             fail(errno.EINVAL)
+
+
+def _inject(vm: Vm, vcpu: Vcpu | None, num: int, level: bool) -> None:
+    """One of the vgic's inputs. EBUSY: a GICv3 that is not initialised."""
+    ret = inject_irq(vm, vcpu, num, level)
+    if ret:
+        fail(-ret)
 
 
 def vcpu_interrupt_line(vcpu: Vcpu, num: int, level: bool) -> None:

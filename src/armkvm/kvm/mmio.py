@@ -2,7 +2,7 @@
 
 An access that no memory slot backs is MMIO if its syndrome says what to do; the access itself is
 completed on the next KVM_RUN, with the data that user space left in kvm_run. Left out: big-endian
-guests (the engine has none), in-kernel devices.
+guests (the engine has none).
 """
 
 from __future__ import annotations
@@ -85,10 +85,29 @@ def io_mem_abort(vcpu: Vcpu, esr: int, ipa: int) -> int:
         mmio.is_write = 0
         if vcpu.trace.kvm_mmio is not None:
             vcpu.trace.kvm_mmio(vcpu.vcpu_id, "unsatisfied-read", 1 << sas, ipa, 0)
+    if vcpu.vm.mmio_bus.ranges and _in_kernel(vcpu, esr, ipa):
+        return 1
     vcpu.run_struct.exit_reason = KVM_EXIT_MMIO
     vcpu.mmio_needed = True
     vcpu.stat.mmio_exit_user += 1
     return 0
+
+
+def _in_kernel(vcpu: Vcpu, esr: int, ipa: int) -> bool:
+    """A device in the kernel takes the access: kvm_run holds it, and nobody will see that."""
+    bus = vcpu.vm.mmio_bus
+    sas = esr >> e.DABT_SAS_SHIFT & 3
+    if esr & e.DABT_WNR:
+        if not bus.write(vcpu, ipa, 1 << sas, vcpu.run_data[sas].value):
+            return False
+    else:
+        value = bus.read(vcpu, ipa, 1 << sas)
+        if value is None:
+            return False
+        vcpu.run_data[sas].value = value
+    vcpu.stat.mmio_exit_kernel += 1
+    kvm_handle_mmio_return(vcpu)
+    return True
 
 
 def _io_abort_without_syndrome(vcpu: Vcpu, esr: int, ipa: int) -> int:

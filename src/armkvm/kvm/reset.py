@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from armkvm.abi import kvm as k
 from armkvm.abi.psci import KVM_ARM_PSCI_0_1, KVM_ARM_PSCI_LATEST
-from armkvm.kvm import sys_regs
+from armkvm.kvm import sys_regs, vgic_init
 from armkvm.kvm.file import fail
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def vcpu_init(vcpu: Vcpu, target: int, features: int) -> None:
         vcpu.initialized = True
         psci = features & 1 << k.KVM_ARM_VCPU_PSCI_0_2
         vcpu.psci_version = KVM_ARM_PSCI_LATEST if psci else KVM_ARM_PSCI_0_1
+        sys_regs.set_gic_field(vcpu, vcpu.vm.host.kind.gic == "gicv3")
     kvm_reset_vcpu(vcpu)
     if vcpu.has_run_once:
         # A VM that starts over: what it executes next may have been loaded anew.
@@ -90,6 +91,11 @@ def kvm_arch_vcpu_run_pid_change(vcpu: Vcpu) -> int:
         return -errno.ENOEXEC
     if vcpu.ran_once:
         return 0
+    if vcpu.vm.irqchip_in_kernel:
+        ret = vgic_init.map_resources(vcpu.vm)
+        if ret:
+            return ret
+    sys_regs.set_gic_field(vcpu, vcpu.vm.has_gicv3)
     ret = vcpu.arch_timer.enable()
     if ret:
         return ret

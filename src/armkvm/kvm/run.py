@@ -76,6 +76,7 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
         point = vcpu.point
         turn = vcpu.turn
         userspace_irqchip = not vcpu.vm.irqchip_in_kernel
+        vgic = vcpu.vgic_cpu
         ret = 1
         while ret > 0:
             if point is not None:
@@ -88,6 +89,8 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
                 pcpu = vcpu.pcpu or pcpu
             if point is not None:
                 point(sched.BEFORE_IN_GUEST, vcpu)
+            if vgic is not None:
+                vgic.flush_hwstate()
 
             # From here on, who makes a request finds us IN_GUEST and kicks.
             vcpu.mode = h.IN_GUEST_MODE
@@ -101,6 +104,8 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
                 leave_guest_mode(vcpu)
                 if userspace_irqchip:
                     timer.sync_user(pcpu)
+                elif vgic is not None:
+                    vgic.sync_hwstate()
                 pcpu.local_irq_enable()
                 continue
 
@@ -119,6 +124,8 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
             stat.exits += 1
             if userspace_irqchip:
                 timer.sync_user(pcpu)
+            elif vgic is not None:
+                vgic.sync_hwstate()
             if point is not None:
                 point(sched.AFTER_EXIT, vcpu)
             if code == EXIT_IRQ or pcpu.event_due():

@@ -2,8 +2,8 @@
 
 The engine runs most registers natively; an encoding that it does not know traps, and so do the
 physical timer's registers where it is emulated. A register that is not in the table does not
-exist: the guest gets UNDEFINED. Without a vgic that is so for the whole of ICC_*, without the PMU
-feature for the PMU's registers.
+exist: the guest gets UNDEFINED. Without a vgic that is so for the whole of ICC_* (with one, those
+that trap send SGIs), without the PMU feature for the PMU's registers.
 
 Debug registers keep what is written and do nothing: there is no self-hosted debug by breakpoint
 registers. Left out: AArch32 views, LORegions, statistical profiling, trace.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from armkvm.kvm import arch_timer as at
 from armkvm.kvm import esr as e
 from armkvm.kvm.inject_fault import kvm_inject_undefined
+from armkvm.kvm.vgic_mmio_v3 import dispatch_sgi
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
@@ -33,6 +34,9 @@ MPIDR_RES1 = 1 << 31
 # How long the hypervisor takes to emulate one register access. Guest time must pass in a loop that
 # reads a trapped counter, and on hardware it does.
 TRAP_NS = 500
+
+ID_AA64PFR0_EL1 = 3, 0, 0, 4, 0
+PFR0_GIC_SHIFT = 24
 
 OSLSR_OSLM = 1 << 3
 OSLSR_OSLK = 1 << 1
@@ -98,6 +102,17 @@ def _icc_sre(vcpu: Vcpu, value: int | None) -> int | None:
     return 7 if value is None else None
 
 
+def _gic_sgi(*, allow_group1: bool) -> Access:
+    def access(vcpu: Vcpu, value: int | None) -> int | None:
+        """access_gic_sgi(): write-only, and there with a GICv3 only."""
+        if not vcpu.vm.has_gicv3 or value is None:
+            raise Undefined
+        dispatch_sgi(vcpu, value, allow_group1=allow_group1)
+        return None
+
+    return access
+
+
 def _sys_reg_descs() -> dict[Encoding, tuple[str, Access]]:
     table: dict[Encoding, tuple[str, Access]] = {}
     for n in range(16):
@@ -127,6 +142,9 @@ def _sys_reg_descs() -> dict[Encoding, tuple[str, Access]]:
     ):
         table[enc] = name, _arch_timer(register)
     table[3, 0, 12, 12, 5] = "ICC_SRE_EL1", _icc_sre
+    table[3, 0, 12, 11, 5] = "ICC_SGI1R_EL1", _gic_sgi(allow_group1=True)
+    table[3, 0, 12, 11, 6] = "ICC_ASGI1R_EL1", _gic_sgi(allow_group1=False)
+    table[3, 0, 12, 11, 7] = "ICC_SGI0R_EL1", _gic_sgi(allow_group1=False)
     return table
 
 
@@ -162,6 +180,18 @@ def kvm_handle_sys_reg(vcpu: Vcpu, esr: int) -> int:
         return 1
     vcpu.state.pc += 4
     return 1
+
+
+def set_gic_field(vcpu: Vcpu, gic: bool) -> None:
+    """ID_AA64PFR0_EL1.GIC: a CPU interface in system registers.
+
+    A GICv3 host shows it until kvm_finalize_sys_regs(), at the first run; then it is there if the
+    VM has a GICv3 in the kernel.
+    """
+    pfr0 = vcpu.cpu.get_sysreg(*ID_AA64PFR0_EL1)
+    value = pfr0 & ~(0xF << PFR0_GIC_SHIFT) | gic << PFR0_GIC_SHIFT
+    if value != pfr0:
+        vcpu.cpu.set_sysreg(*ID_AA64PFR0_EL1, value)
 
 
 def reset(vcpu: Vcpu) -> None:

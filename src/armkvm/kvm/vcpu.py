@@ -31,6 +31,7 @@ from armkvm.kvm.run import kvm_vcpu_ioctl_run
 from armkvm.kvm.stats import VcpuStat
 
 if TYPE_CHECKING:
+    from armkvm.kvm.vgic_irq import VgicCpu
     from armkvm.kvm.vm import Vm
 
 
@@ -98,6 +99,7 @@ class Vcpu(File):
         self.core_spsr = [0] * 5  # SPSR of AArch32 modes; index 0 is SPSR_EL1, the engine's
         self.arch_timer = ArchTimer(self)
         self.arch_timer.vcpu_init()
+        self.vgic_cpu: VgicCpu | None = None  # with an interrupt controller in the kernel
 
     # for the client
 
@@ -367,11 +369,14 @@ class Vcpu(File):
         return self.arch_timer.timers[attr].irq
 
     def set_device_attr(self, group: int, attr: int, value: int) -> None:
-        """KVM_SET_DEVICE_ATTR: the PPI of a timer means nothing without a vgic. EINVAL, ENXIO."""
+        """KVM_SET_DEVICE_ATTR: the PPI of a timer, for all vCPUs, until one has run.
+
+        EINVAL: no vgic, no PPI. EBUSY: a vCPU has run. ENXIO: no such attribute.
+        """
         self._alive()
         if group != k.KVM_ARM_VCPU_TIMER_CTRL:
             fail(errno.ENXIO)
-        fail(errno.EINVAL)
+        self.arch_timer.set_ppi(attr, value)
 
     def _has_device_attr(self, call: Call) -> int:
         args = call.struct(st.KvmDeviceAttr)
@@ -385,7 +390,10 @@ class Vcpu(File):
 
     def _set_device_attr(self, call: Call) -> int:
         args = call.struct(st.KvmDeviceAttr)
-        self.set_device_attr(args.group, args.attr, 0)
+        value = 0
+        if args.group == k.KVM_ARM_VCPU_TIMER_CTRL and self.vm.irqchip_in_kernel:
+            value = int.from_bytes(call.ctx.read(args.addr, 4), "little", signed=True)
+        self.set_device_attr(args.group, args.attr, value)
         return 0
 
     # life

@@ -193,9 +193,7 @@ def queue_irq(irq: VgicIrq) -> None:
     announce(vcpu)
 
 
-def inject_irq(
-    vm: Vm, vcpu: Vcpu | None, intid: int, level: bool, owner: object = None
-) -> int:
+def inject_irq(vm: Vm, vcpu: Vcpu | None, intid: int, level: bool, owner: object = None) -> int:
     """kvm_vgic_inject_irq(): drive an input. 0, -EBUSY (not initialised), -EINVAL."""
     dist = vm.vgic
     if not dist.initialized:
@@ -287,14 +285,13 @@ class VgicCpu:
             if dist.is_v2:
                 irq.targets = 1 << vcpu.vcpu_id & 0xFF
         self.ap_list: list[VgicIrq] = []
-        self.used_lrs = 0
+        self.in_lrs: list[VgicIrq] = []  # what each list register holds
         self.lrs = tuple(word(state, f"ich_lr{i}") for i in range(NR_LR))
         self.hcr = word(state, "ich_hcr")
         self.vmcr = word(state, "ich_vmcr")
         self.ap0r = word(state, "ich_ap0r")
         self.ap1r = word(state, "ich_ap1r")
         self._deactivated = word(state, "phys_deactivated")
-        self._intid_mask = 0x3FF if dist.is_v2 else 0xFFFF_FFFF
         # GICv3
         self.rd_iodev: VgicIoDevice | None = None
         self.rdreg: Any = None
@@ -336,12 +333,15 @@ class VgicCpu:
         count = 0
         limit = 0xFF
         vcpu = self.vcpu
+        in_lrs: list[VgicIrq] = []
         for irq in ap_list:
             # All sources of an SGI must be seen before anything of lower priority: leave that out.
             if multi_sgi and irq.priority > limit:
                 break
-            if irq.target_oracle() is vcpu:
-                self.lrs[count].value = self._populate_lr(irq)
+            val = self._populate_lr(irq) if irq.target_oracle() is vcpu else None
+            if val is not None:
+                self.lrs[count].value = val
+                in_lrs.append(irq)
                 count += 1
                 if irq.source:
                     limit = irq.priority
@@ -349,10 +349,10 @@ class VgicCpu:
                 if irq is not ap_list[-1]:
                     hcr |= HCR_UIE  # come back when they are nearly empty
                 break
-        self.used_lrs = count
+        self.in_lrs = in_lrs
         self.hcr.value = hcr
 
-    def _populate_lr(self, irq: VgicIrq) -> int:
+    def _populate_lr(self, irq: VgicIrq) -> int | None:
         """vgic_v3_populate_lr(): what one interrupt looks like to the virtual CPU interface."""
         val = irq.intid | irq.priority << LR_PRIORITY_SHIFT
         if irq.group:
@@ -382,7 +382,7 @@ class VgicCpu:
                 irq.pending_latch = False
             if v2_sgi:
                 if not irq.source:
-                    return 0  # pending, from nobody: user space made it so
+                    return None  # pending, from nobody: user space made it so
                 source = (irq.source & -irq.source).bit_length() - 1
                 val |= source << LR_CPUID_SHIFT
                 irq.source &= irq.source - 1
@@ -406,11 +406,11 @@ class VgicCpu:
             self._deactivated.value = 0
             self._physically_deactivated(bits)
         with self.lock:
-            for i in range(self.used_lrs):
-                lr = self.lrs[i]
-                self._fold_lr(lr.value)
+            for irq, lr in zip(self.in_lrs, self.lrs, strict=False):
+                self._fold_lr(irq, lr.value)
                 lr.value = 0
-            self.used_lrs = 0
+            self.in_lrs = []
+            self.hcr.value = HCR_EN
             self._prune_ap_list()
 
     def _physically_deactivated(self, bits: int) -> None:
@@ -421,16 +421,11 @@ class VgicCpu:
             if bits >> host_irq.hwirq & 1:
                 host_irq.set_active(False)
 
-    def _fold_lr(self, val: int) -> None:
+    def _fold_lr(self, irq: VgicIrq, val: int) -> None:
         """vgic_v3_fold_lr_state(), one list register."""
-        intid = val & self._intid_mask
-        if not val:
-            return
+        intid = irq.intid
         cpuid = val >> LR_CPUID_SHIFT & 7
         dist = self.dist
-        irq = dist.get_irq(self.vcpu, intid)
-        if irq is None:
-            return
         v2_sgi = intid < VGIC_NR_SGIS and dist.is_v2
         if val & (LR_STATE | LR_EOI | LR_HW) == LR_EOI and intid >= VGIC_NR_PRIVATE_IRQS:
             for notify in dist.ack_notifiers:

@@ -19,21 +19,27 @@ from armkvm.abi import structs as st
 from armkvm.abi.caps import Cap
 from armkvm.abi.kvm import (
     KVM_ARM_DEVICE_ID_SHIFT,
+    KVM_ARM_DEVICE_VGIC_V2,
     KVM_ARM_TARGET_GENERIC_V8,
     KVM_CREATE_DEVICE_TEST,
+    KVM_DEV_TYPE_ARM_VGIC_ITS,
     KVM_DEV_TYPE_ARM_VGIC_V2,
     KVM_MAX_IRQ_ROUTES,
 )
-from armkvm.kvm import vgic
-from armkvm.kvm.arch_timer import Offset
+from armkvm.kvm import vgic_init
+from armkvm.kvm.arch_timer import DEFAULT_PPIS, Offset
 from armkvm.kvm.file import Call, File, Handler, Writable, fail
+from armkvm.kvm.io_bus import IoBus
 from armkvm.kvm.irq_line import irq_line
 from armkvm.kvm.kvm_host import REQ_SLEEP, REQ_VM_DEAD
 from armkvm.kvm.memslots import MemSlots, segments_of
 from armkvm.kvm.vcpu import Vcpu
+from armkvm.kvm.vgic_its import VgicIts
+from armkvm.kvm.vgic_kvm_device import VgicDevice, set_legacy_vgic_v2_addr
 
 if TYPE_CHECKING:
     from armkvm.kvm.system import System
+    from armkvm.kvm.vgic_irq import VgicDist
 
 
 class Vm(File):
@@ -55,6 +61,8 @@ class Vm(File):
         self.max_vcpus = self.host.kind.max_vcpus
         self.features: int | None = None  # of all vCPUs, once the first is initialised
         self.irqchip_in_kernel = False
+        self.vgic: VgicDist  # if irqchip_in_kernel
+        self.mmio_bus = IoBus()
         self.vm_dead = False
         # `instructions` at which the running vCPU's KVM_RUN ends with EINTR, exactly; overrides
         # what its own `limit` says. Not in KVM.
@@ -63,6 +71,8 @@ class Vm(File):
         self.voffset = Offset()
         self.poffset = Offset()
         self.counter_offset_set = False
+        self.timer_ppi = list(DEFAULT_PPIS)
+        self.timer_ppis_immutable = False
         # KVM_ENABLE_CAP
         self.nisv_to_user = False
         self.system_suspend = False
@@ -84,6 +94,7 @@ class Vm(File):
         """KVM_CREATE_VCPU. `run_pages` is a buffer of 8192 bytes for kvm_run, allocated if absent.
 
         EINVAL: id or number of vCPUs beyond the maximum. EEXIST: the id is taken.
+        EBUSY: the vgic is initialised.
         """
         if self.closed:
             fail(errno.EBADF)
@@ -96,7 +107,14 @@ class Vm(File):
                 fail(errno.EINVAL)
             if self.find_vcpu(vcpu_id) is not None:
                 fail(errno.EEXIST)
+            if self.irqchip_in_kernel and self.vgic.initialized:
+                fail(errno.EBUSY)  # kvm_arch_vcpu_precreate(): the sizes are fixed
             vcpu = Vcpu(self, vcpu_id, run_pages)
+            try:
+                vgic_init.vcpu_init(vcpu)
+            except OSError:
+                vcpu.destroy()
+                raise
             self.created_vcpus += 1
             self._references += 1
             self.vcpus.append(vcpu)
@@ -220,7 +238,7 @@ class Vm(File):
         if not self.host.kind.vgic_types:
             fail(errno.ENXIO)
         with self.lock:
-            vgic.create(self, KVM_DEV_TYPE_ARM_VGIC_V2)
+            vgic_init.create(self, KVM_DEV_TYPE_ARM_VGIC_V2)
 
     def create_device(self, kind: int, flags: int = 0) -> File | None:
         """KVM_CREATE_DEVICE; None when only testing. ENODEV for a type the host cannot have."""
@@ -230,7 +248,19 @@ class Vm(File):
         if flags & KVM_CREATE_DEVICE_TEST:
             return None
         with self.lock:
-            return vgic.create(self, kind)
+            if kind == KVM_DEV_TYPE_ARM_VGIC_ITS:
+                return VgicIts(self)
+            vgic_init.create(self, kind)
+            return VgicDevice(self, kind)
+
+    @property
+    def has_gicv3(self) -> bool:
+        """kvm_has_gicv3()."""
+        return self.irqchip_in_kernel and not self.vgic.is_v2
+
+    def vgic_lazy_init(self) -> int:
+        """vgic_lazy_init(): 0 or a negative errno."""
+        return vgic_init.vgic_lazy_init(self)
 
     def _create_device(self, call: Call) -> int:
         args = call.struct(st.KvmCreateDevice)
@@ -240,10 +270,14 @@ class Vm(File):
         return 0
 
     def arm_set_device_addr(self, device_id: int, addr: int) -> None:
-        """KVM_ARM_SET_DEVICE_ADDR, the old way to place a vgic v2. ENODEV without one."""
+        """KVM_ARM_SET_DEVICE_ADDR, the old way to place a vgic v2. ENODEV without one.
+
+        EEXIST, EINVAL, E2BIG as for the device's attributes.
+        """
         self._alive()
-        if device_id >> KVM_ARM_DEVICE_ID_SHIFT & 0xFFFF != 0 or not self.irqchip_in_kernel:
+        if device_id >> KVM_ARM_DEVICE_ID_SHIFT & 0xFFFF != KVM_ARM_DEVICE_VGIC_V2:
             fail(errno.ENODEV)
+        set_legacy_vgic_v2_addr(self, device_id & 0xFFFF, addr)
 
     def _arm_set_device_addr(self, call: Call) -> int:
         args = call.struct(st.KvmArmDeviceAddr)
@@ -251,9 +285,9 @@ class Vm(File):
         return 0
 
     def signal_msi(self) -> None:
-        """KVM_SIGNAL_MSI: EINVAL, there is no ITS to take it."""
+        """KVM_SIGNAL_MSI: EINVAL without a vgic; ENODEV, there is no ITS to take it."""
         self._alive()
-        fail(errno.EINVAL)
+        fail(errno.ENODEV if self.irqchip_in_kernel else errno.EINVAL)
 
     def _signal_msi(self, call: Call) -> int:
         call.struct(st.KvmMsi)
