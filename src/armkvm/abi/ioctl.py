@@ -66,6 +66,7 @@ KVM_SIGNAL_MSI = _iow(0xA5, s.KvmMsi)
 KVM_ARM_SET_DEVICE_ADDR = _iow(0xAB, s.KvmArmDeviceAddr)
 KVM_ARM_SET_COUNTER_OFFSET = _iow(0xB5, s.KvmArmCounterOffset)
 KVM_ARM_PREFERRED_TARGET = _ior(0xAF, s.KvmVcpuInit)
+KVM_CLEAR_DIRTY_LOG = _iowr(0xC0, s.KvmClearDirtyLog)
 KVM_CREATE_DEVICE = _iowr(0xE0, s.KvmCreateDevice)
 
 # VM, vCPU and device

@@ -86,6 +86,32 @@ class KvmDirtyLog(Structure):
     _fields_ = [("slot", c_uint32), ("padding1", c_uint32), ("dirty_bitmap", c_uint64)]
 
 
+class KvmClearDirtyLog(Structure):
+    _fields_ = [
+        ("slot", c_uint32),
+        ("num_pages", c_uint32),
+        ("first_page", c_uint64),
+        ("dirty_bitmap", c_uint64),
+    ]
+
+
+class KvmCoalescedMmio(Structure):
+    """One entry of the ring in the second page that a vCPU shares with its user."""
+
+    _fields_ = [
+        ("phys_addr", c_uint64),
+        ("len", c_uint32),
+        ("pio", c_uint32),
+        ("data", c_uint8 * 8),
+    ]
+
+
+class KvmCoalescedMmioRing(Structure):
+    """Header; KVM_COALESCED_MMIO_MAX entries follow. User space moves `first`, KVM `last`."""
+
+    _fields_ = [("first", c_uint32), ("last", c_uint32)]
+
+
 class KvmArmDeviceAddr(Structure):
     _fields_ = [("id", c_uint64), ("addr", c_uint64)]
 
