@@ -57,7 +57,6 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
         (["run", "--host", "vhe-gicv3"], "--host vhe-gicv3 is not there yet"),
         (["run", "--cpus", "9"], "a GICv2 has 8 CPU interfaces"),
         (["run", "-smp", "0"], "'0' is not a whole number above zero"),
-        (["run", "--trace", "f"], "--trace is not there yet"),
         (["run", "--time", "slow"], "invalid choice: 'slow'"),
         (["run", "-m", "lots"], "'lots' is not a size"),
         (["run", "-m", "0"], "'0' is not a number of 4 KiB pages"),

@@ -22,6 +22,7 @@ VERBS = {
     "guest": "fetch the default guest into the cache",
     "dis": "disassemble A64 instructions",
     "caps": "print what the KVM and the CPU here can do",
+    "trace": "summarise what run --trace has recorded",
     "bench": "measure against qemu-system-aarch64",
     "conformance": "ask a KVM what the real one was asked, and compare",
 }

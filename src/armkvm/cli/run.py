@@ -7,6 +7,8 @@ what a machine is, in vmm.machine.
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +23,7 @@ from armkvm.vmm.gicv2 import MAX_CPUS
 from armkvm.vmm.initramfs import default_initramfs
 
 if TYPE_CHECKING:
-    from armkvm.kvm.system import System
-    from armkvm.vmm.machine import Outcome
+    from armkvm.vmm.machine import Machine, Outcome
 
 IRQCHIPS = ("gicv2", "kernel-gicv2", "kernel-gicv3", "bcm2836")
 HOSTS = ("nvhe-gicv2", "vhe-gicv3")
@@ -57,7 +58,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-insns", metavar="N", type=positive, help="stop after N guest instructions")
     add("--timeout", metavar="SECONDS", type=seconds, help="stop after that much host time")
     add("--dump-dtb", metavar="FILE", help="also write the device tree there")
-    add("--trace", metavar="FILE", help="record what KVM does")
+    add("--trace", metavar="FILE",
+        help="record what KVM does: ftrace text, or for Perfetto's viewer if FILE ends in .json "
+        "or .perfetto-trace")  # fmt: skip
     add("--stats", action="store_true", help="end with a line of JSON on standard error")
     add("-nographic", "--nographic", action="store_true", help=argparse.SUPPRESS)
     add("-no-reboot", "--no-reboot", action="store_true", help=argparse.SUPPRESS)
@@ -93,7 +96,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             if args.dump_dtb is not None:
                 _write(args.dump_dtb, machine.dtb())
-            outcome = machine.run()
+            with _traced(machine, args.trace):
+                outcome = machine.run()
             stats = machine.stats() if args.stats else None
         finally:
             machine.close()
@@ -103,14 +107,20 @@ def run(args: argparse.Namespace) -> int:
     return OF_OUTCOME[outcome.reason]
 
 
-def _system(args: argparse.Namespace, console: StdioConsole) -> "System":
-    """/dev/kvm of the chosen host; the engine is compiled here if it is not in the cache."""
-    from armkvm.host.cpu import EngineBackend
-    from armkvm.kvm.system import System
+@contextmanager
+def _traced(machine: "Machine", path: str | None) -> Iterator[None]:
+    """Record the run. A file that cannot be made is bad usage; one that fills up, the host's."""
+    if path is None:
+        yield
+        return
+    from armkvm.trace import record
 
-    clock = args.time or ("paced" if console.is_terminal else "virtual")
-    with shown() as progress:
-        return System(args.host, clock, backend=EngineBackend(progress))
+    try:
+        recorder = record(machine.vm, path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    with recorder:
+        yield
 
 
 def _refuse(args: argparse.Namespace) -> None:
@@ -121,8 +131,6 @@ def _refuse(args: argparse.Namespace) -> None:
         raise UsageError(f"--host {args.host} is not there yet; nvhe-gicv2 is")
     if args.cpus > MAX_CPUS:
         raise UsageError(f"--cpus {args.cpus} is too many: a GICv2 has {MAX_CPUS} CPU interfaces")
-    if args.trace is not None:
-        raise UsageError("--trace is not there yet")
     if args.mem > MEMORY_MAX:
         raise UsageError(f"--mem is too large: at most {MEMORY_MAX >> 30}G")
     if args.initrd is not None and args.kernel is None:
