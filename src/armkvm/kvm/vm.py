@@ -240,7 +240,7 @@ class Vm(File):
         with self.lock:
             vgic_init.create(self, KVM_DEV_TYPE_ARM_VGIC_V2)
 
-    def create_device(self, kind: int, flags: int = 0) -> File | None:
+    def create_device(self, kind: int, flags: int = 0) -> VgicDevice | VgicIts | None:
         """KVM_CREATE_DEVICE; None when only testing. ENODEV for a type the host cannot have."""
         self._alive()
         if kind not in self.host.kind.vgic_types:

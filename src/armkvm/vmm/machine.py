@@ -1,7 +1,7 @@
 """The machine: guest memory, devices, one vCPU a thread, and the loop around KVM_RUN.
 
-Mirrors what QEMU's and kvmtool's arm64 machines do with KVM, with the interrupt controller in user
-space: `device_irq_level` is compared with what was seen last on *every* return of KVM_RUN, EINTR
+Mirrors what QEMU's and kvmtool's arm64 machines do with KVM. With the interrupt controller in user
+space, `device_irq_level` is compared with what was seen last on *every* return of KVM_RUN, EINTR
 included, and moves the timers' PPIs of the GIC; the GIC's outputs go to the vCPU through
 KVM_IRQ_LINE. The VMM uses the KVM API and nothing else.
 
@@ -30,6 +30,7 @@ from armkvm.vmm.device import OddAccesses
 from armkvm.vmm.errors import GuestError
 from armkvm.vmm.fdt import Fdt, u64
 from armkvm.vmm.gicv2 import GicV2
+from armkvm.vmm.kernel_gic import KernelGic
 from armkvm.vmm.loader import Image
 from armkvm.vmm.pl011 import Pl011
 from armkvm.vmm.pl031 import Pl031
@@ -40,6 +41,7 @@ DEVICE_PPIS = (
     (k.KVM_ARM_DEV_EL1_PTIMER, board.PPI_PHYSICAL_TIMER),
     (k.KVM_ARM_DEV_PMU, board.PPI_PMU),
 )
+KERNEL_GICS = {"kernel-gicv2": 2, "kernel-gicv3": 3}  # irqchip: version
 _SYSTEM_EVENTS = {
     k.KVM_SYSTEM_EVENT_SHUTDOWN: "shutdown",
     k.KVM_SYSTEM_EVENT_RESET: "reset",
@@ -59,6 +61,7 @@ class Config:
     cpus: int = 1
     max_insns: int | None = None
     timeout: float | None = None
+    irqchip: str = "gicv2"  # in user space; kernel-gicv2, kernel-gicv3
 
 
 @dataclass
@@ -93,18 +96,24 @@ class Machine:
         self._stopping = False
         self._started_ns = self._wall_ns = 0
 
-        self.gic = GicV2(config.cpus, self._set_irq, self._set_fiq, spis=board.SPIS,
-                         report=self.odd)  # fmt: skip
+        self.bus = Bus(self.odd)
+        self.gic = self._interrupt_controller()
         self.uart = Pl011(self.console.write, self.gic.spi_line(_spi(board.UART)),
                           on_room=self._feed_uart, report=self.odd)  # fmt: skip
         self.rtc = Pl031(lambda: self.system.clock.wall_ns() / 1e9,
                          self.gic.spi_line(_spi(board.RTC)), report=self.odd)  # fmt: skip
-        self.bus = Bus(self.odd)
-        self.bus.map(board.GICD.base, self.gic.distributor)
-        self.bus.map(board.GICC.base, self.gic.cpu_interface)
         self.bus.map(board.UART.base, self.uart)
         self.bus.map(board.RTC.base, self.rtc)
         self._load()
+
+    def _interrupt_controller(self) -> GicV2 | KernelGic:
+        config = self.config
+        if config.irqchip in KERNEL_GICS:
+            return KernelGic(self.vm, config.cpus, KERNEL_GICS[config.irqchip])
+        gic = GicV2(config.cpus, self._set_irq, self._set_fiq, spis=board.SPIS, report=self.odd)
+        self.bus.map(board.GICD.base, gic.distributor)
+        self.bus.map(board.GICC.base, gic.cpu_interface)
+        return gic
 
     # -- what the guest finds -------------------------------------------------------------
     def dtb(self) -> bytes:
@@ -128,7 +137,10 @@ class Machine:
         board.cpus_fdt(fdt, self.config.cpus)
         board.timer_fdt(fdt)
         board.apb_clock_fdt(fdt)
-        self.gic.fdt(fdt, board.GICD, board.GICC)
+        if isinstance(self.gic, KernelGic):
+            self.gic.fdt(fdt)
+        else:
+            self.gic.fdt(fdt, board.GICD, board.GICC)
         self.uart.fdt(fdt, board.UART)
         self.rtc.fdt(fdt, board.RTC)
         return fdt.blob()
@@ -319,6 +331,8 @@ class Machine:
     def close(self) -> None:
         """Give everything back. May be called twice."""
         self.system.clock.idle = None
+        if isinstance(self.gic, KernelGic):
+            self.gic.close()
         for vcpu in self.vcpus:
             vcpu.close()
         self.vm.close()
