@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from armkvm.engine.cpu import Cpu, Engine, Stage2
 
+from .a64 import hvc
+
 SIZE = 0x80_0000
 CODE, DATA, VECTORS, _TABLES = 0x1_0000, 0x2_0000, 0x4_0000, 0x40_0000
 EL1H, EL1T, EL0 = 0x3C5, 0x3C4, 0x3C0  # all exceptions masked
@@ -64,8 +66,8 @@ class Taken:
 class World:
     """One CPU. The MMU is off until a Space is installed."""
 
-    def __init__(self, engine: Engine, size: int = SIZE) -> None:
-        self.stage2 = Stage2(engine)
+    def __init__(self, engine: Engine, size: int = SIZE, *, arena: int = 1 << 26) -> None:
+        self.stage2 = Stage2(engine, arena=arena)
         self._memory: list[mmap.mmap] = []
         self.host = self.map(0, size)
         self._next_table = _TABLES
@@ -124,6 +126,17 @@ class World:
         """Run so many instructions at the most; returns the Exit."""
         self.s.limit = self.s.count + instructions
         return self.cpu.run()
+
+    def finish(self, limit: int = 1_000_000) -> None:
+        """Run freely until an HVC."""
+        assert self.run(limit) == 2
+        assert self.s.esr_el2 >> 26 == 0x16, hex(self.s.esr_el2)
+
+    def execute(self, *words: int, pstate: int = EL1H, **x: int) -> None:
+        """Run words at CODE, and the HVC that is put behind them."""
+        self.code(*words, hvc(0))
+        self.start(pstate=pstate, **x)
+        self.finish()
 
     def taken(self) -> Taken | None:
         """The exception that the CPU stands in the vector of."""

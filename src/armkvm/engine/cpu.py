@@ -62,13 +62,18 @@ class Engine:
 
 
 class Stage2:
-    """Guest physical memory of one VM, as segments of host memory."""
+    """Guest physical memory of one VM, as segments of host memory.
 
-    def __init__(self, engine: Engine) -> None:
+    `arena`: bytes of address space for decoded instructions, 8 for each of the guest's. When they
+    are used up, all are dropped and decoding begins anew.
+    """
+
+    def __init__(self, engine: Engine, *, arena: int = _ARENA_BYTES) -> None:
         self.engine = engine
         self._table, self.address = _anonymous(layout.S2_SIZE)
         self._words = (ctypes.c_uint64 * (layout.S2_SIZE // 8)).from_address(self.address)
-        self._arena, self._arena_address = _anonymous(_ARENA_BYTES)
+        self._arena_bytes = arena
+        self._arena, self._arena_address = _anonymous(arena)
         self._segments: list[tuple[int, int, int, int, mmap.mmap, int, int]] = []
         self._cpus: list[Cpu] = []
         self.reset_records()
@@ -120,7 +125,7 @@ class Stage2:
             ctypes.memset(address, 0, size // 4096 * 8)
         w = self._words
         w[layout.S2_ARENA // 8] = (self._arena_address + 63) & ~63
-        w[layout.S2_ARENA_END // 8] = self._arena_address + _ARENA_BYTES
+        w[layout.S2_ARENA_END // 8] = self._arena_address + self._arena_bytes
         for cpu in self._cpus:
             self.engine.flush_all(cpu.address)
 
