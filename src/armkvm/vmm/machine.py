@@ -217,6 +217,10 @@ class Machine:
                 finally:
                     # With the turn: where the others stop depends on nothing but ours.
                     self._stop()
+        except BaseException:
+            # Raised by a signal, perhaps in the midst of a turn: nobody must wait for it.
+            self.vcpus[0].close()
+            raise
         finally:
             for thread in threads[:started]:
                 thread.join()

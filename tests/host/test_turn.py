@@ -1,0 +1,408 @@
+"""Turns: one task at a time, in an order that threads do not decide."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from armkvm.host import turn as t
+from armkvm.host.clock import Clock, PacedClock, VirtualClock
+from armkvm.host.hrtimer import Hrtimer, HrtimerBase
+from armkvm.host.turn import Task, Turn
+
+SOON = 10.0
+
+
+class Cast:
+    """Tasks with a thread each; `log` is in the order of turns."""
+
+    def __init__(self, count: int, clock: Clock | None = None) -> None:
+        self.clock = clock or VirtualClock()
+        self.timers = HrtimerBase()
+        self.turn = Turn(self.clock, self.timers)
+        self.tasks = [self.turn.join() for _ in range(count)]
+        self.log: list[str] = []
+        self.errors: list[BaseException] = []
+        self._threads: list[threading.Thread] = []
+
+    def start(self, n: int, part: Callable[[Task], None]) -> None:
+        """A thread that takes task n's turn for `part`, announced as machines do."""
+
+        def play() -> None:
+            try:
+                self.turn.take(task)
+                part(task)
+                self.turn.give(task)
+            except BaseException as e:
+                self.errors.append(e)
+
+        task = self.tasks[n]
+        self.turn.announce(task)
+        thread = threading.Thread(target=play, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def run(self, *parts: Callable[[Task], None]) -> list[str]:
+        """All parts from the same moment on; returns the log."""
+        main = self.turn.join()
+        self.turn.take(main)
+        for n, part in enumerate(parts):
+            self.start(n, part)
+        self.turn.leave(main)
+        self.join()
+        return self.log
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(SOON)
+            assert not thread.is_alive()
+        if self.errors:
+            raise self.errors[0]
+
+    def sleep(self, task: Task, ns: int | None) -> None:
+        """Sleep until a time, or until woken."""
+        task.woken = False
+        timer = Hrtimer(lambda _now: self.turn.wake(task))
+        if ns is not None:
+            timer.start(self.timers, ns)
+        self.turn.sleep(task)
+        timer.cancel()
+
+
+def speaker(cast: Cast, name: str, lines: int) -> Callable[[Task], None]:
+    def part(task: Task) -> None:
+        for n in range(lines):
+            cast.log.append(f"{name}{n}")
+            cast.turn.pass_on(task)
+
+    return part
+
+
+def test_round_robin_in_the_order_of_creation() -> None:
+    for _ in range(20):
+        cast = Cast(3)
+        said = cast.run(speaker(cast, "a", 3), speaker(cast, "b", 2), speaker(cast, "c", 3))
+        assert said == ["a0", "b0", "c0", "a1", "b1", "c1", "a2", "c2"]
+
+
+def test_a_chooser_decides_instead() -> None:
+    cast = Cast(3)
+    asked: list[int] = []
+
+    def last(runnable: object) -> Task:
+        assert isinstance(runnable, list)
+        asked.append(len(runnable))
+        task: Task = runnable[-1]
+        return task
+
+    cast.turn.choose = last
+    said = cast.run(speaker(cast, "a", 2), speaker(cast, "b", 1), speaker(cast, "c", 2))
+    assert said[0] == "c0"
+    assert sorted(said) == ["a0", "a1", "b0", "c0", "c1"]
+    assert 3 in asked
+
+
+def test_alone_nothing_passes() -> None:
+    cast = Cast(1)
+    task = cast.tasks[0]
+    cast.turn.take(task)
+    assert not cast.turn.crowded
+    cast.turn.pass_on(task)
+    assert cast.turn.owner is task
+    cast.turn.give(task)
+    assert cast.turn.owner is None
+
+
+def test_taken_twice_is_given_back_twice() -> None:
+    cast = Cast(2)
+    one, other = cast.tasks
+    cast.turn.take(one)
+    cast.turn.take(one)
+    cast.turn.announce(other)
+    cast.turn.give(one)
+    assert cast.turn.owner is one
+    assert cast.turn.crowded
+    cast.turn.give(one)
+    assert cast.turn.owner is other
+
+
+def test_sleep_gives_up_all_and_restores_all() -> None:
+    cast = Cast(2)
+
+    def sleeper(task: Task) -> None:
+        cast.turn.take(task)
+        cast.turn.take(task)
+        cast.sleep(task, 5000)
+        assert task.depth == 3
+        cast.log.append("awake")
+        cast.turn.give(task)
+        cast.turn.give(task)
+
+    def other(_task: Task) -> None:
+        cast.log.append("other")
+
+    assert cast.run(sleeper, other) == ["other", "awake"]
+    assert cast.clock.ns == 5000
+
+
+def test_a_wakeup_before_the_sleep_is_not_lost() -> None:
+    cast = Cast(1)
+    task = cast.tasks[0]
+    cast.turn.take(task)
+    cast.turn.wake(task)
+    cast.turn.sleep(task)  # would never end
+    assert cast.turn.owner is task
+
+
+@pytest.mark.parametrize("_again", range(20))
+def test_runnable_at_the_moment_of_the_wakeup(_again: int) -> None:
+    """Both are woken in one turn: they go on in their order, not in that of the wake-ups."""
+    cast = Cast(3)
+
+    def sleeper(name: str) -> Callable[[Task], None]:
+        def part(task: Task) -> None:
+            cast.sleep(task, None)
+            cast.log.append(name)
+
+        return part
+
+    def waker(_task: Task) -> None:
+        cast.turn.wake(cast.tasks[1])
+        cast.turn.wake(cast.tasks[0])
+        cast.log.append("woke")
+
+    assert cast.run(sleeper("a"), sleeper("b"), waker) == ["woke", "a", "b"]
+
+
+def test_time_jumps_to_the_earliest_deadline_only() -> None:
+    cast = Cast(3)
+
+    def sleeper(name: str, *times: int) -> Callable[[Task], None]:
+        def part(task: Task) -> None:
+            for ns in times:
+                cast.sleep(task, ns)
+                cast.log.append(f"{name}{cast.clock.ns}")
+
+        return part
+
+    said = cast.run(sleeper("a", 300, 400), sleeper("b", 100, 400), sleeper("c", 200, 250, 800))
+    assert said == ["b100", "c200", "c250", "a300", "b400", "a400", "c800"]
+
+
+@pytest.mark.parametrize("_again", range(20))
+def test_two_timers_at_once_both_wake_before_anybody_runs(_again: int) -> None:
+    cast = Cast(2)
+    crowded = []
+
+    def part(task: Task) -> None:
+        cast.sleep(task, 100)
+        crowded.append(cast.turn.crowded)
+
+    cast.run(part, part)
+    assert crowded == [True, False]
+
+
+def test_the_idle_callback_can_end_idling() -> None:
+    cast = Cast(2)
+    asked: list[int | None] = []
+
+    def idle(due: int | None) -> None:
+        asked.append(due)
+        if due is None:
+            cast.turn.wake(cast.tasks[0])
+
+    cast.clock.idle = idle
+
+    def first(task: Task) -> None:
+        cast.sleep(task, None)
+        cast.turn.wake(cast.tasks[1])
+
+    def second(task: Task) -> None:
+        cast.sleep(task, 700)
+        cast.sleep(task, None)
+
+    cast.run(first, second)
+    assert asked == [700, None]
+
+
+def test_an_idle_callback_that_fails_fails_its_thread_only() -> None:
+    cast = Cast(2)
+
+    def idle(_due: int | None) -> None:
+        cast.clock.idle = None
+        raise ValueError("idle")
+
+    cast.clock.idle = idle
+
+    def part(task: Task) -> None:
+        cast.sleep(task, 100)
+        cast.log.append("awake")
+
+    with pytest.raises(ValueError, match="idle"):
+        cast.run(part, part)
+    assert cast.log == ["awake"]
+
+
+def test_without_a_deadline_somebody_outside_ends_the_sleep() -> None:
+    cast = Cast(2)
+
+    def sleeper(task: Task) -> None:
+        cast.sleep(task, None)
+        cast.log.append("awake")
+        cast.turn.wake(cast.tasks[1])
+
+    cast.start(0, sleeper)
+    cast.start(1, lambda task: cast.sleep(task, None))
+    time.sleep(0.02)
+    assert cast.log == []
+    cast.turn.wake(cast.tasks[0])
+    cast.join()
+    assert cast.log == ["awake"]
+    assert cast.clock.ns == 0
+
+
+def test_paced_idling_ends_early_for_input() -> None:
+    cast = Cast(2, PacedClock())
+    for n in range(2):
+        cast.start(n, lambda task: cast.sleep(task, 3600 * 10**9))
+    time.sleep(0.05)
+    cast.turn.wake(cast.tasks[1])
+    cast.turn.wake(cast.tasks[0])
+    cast.join()
+    assert 10_000_000 < cast.clock.ns < SOON * 1e9
+
+
+def test_paced_idling_lasts_until_the_deadline() -> None:
+    cast = Cast(2, PacedClock())
+    started = time.monotonic()
+    cast.run(lambda task: cast.sleep(task, 30_000_000), lambda task: cast.sleep(task, 20_000_000))
+    assert time.monotonic() - started >= 0.029
+    assert cast.clock.ns == 30_000_000
+
+
+def test_time_stands_while_somebody_works_on_the_sleepers() -> None:
+    cast = Cast(1)
+    with cast.turn.time_stands():
+        cast.start(0, lambda task: cast.sleep(task, 100))
+        time.sleep(0.02)
+        assert cast.clock.ns == 0
+    cast.join()
+    assert cast.clock.ns == 100
+
+
+def test_a_sleeper_idles_when_the_last_runner_goes_outside() -> None:
+    cast = Cast(2)
+    cast.run(lambda task: cast.sleep(task, 100), lambda _task: None)
+    assert cast.clock.ns == 100
+    # It was waited for, a moment, and is not any more.
+    assert cast.tasks[1].state == t.ABSENT
+
+
+def test_time_waits_a_moment_for_an_exit_that_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(t, "OUTSIDE_GRACE_S", SOON)
+    cast = Cast(2)
+
+    def handler(task: Task) -> None:
+        for _ in range(5):
+            cast.turn.give(task)
+            time.sleep(0.005)
+            cast.turn.take(task)
+            cast.log.append(str(cast.clock.ns))
+        cast.turn.leave(task)
+
+    cast.run(lambda task: cast.sleep(task, 100), handler)
+    assert cast.log == ["0"] * 5
+    assert cast.clock.ns == 100
+
+
+def test_a_thread_may_take_another_turn_in_its_own() -> None:
+    cast = Cast(2)
+    one, other = cast.tasks
+    cast.turn.take(one)
+    cast.turn.take(one)
+    cast.turn.take(other)
+    assert cast.turn.owner is other
+    cast.turn.take(one)  # and back again
+    assert cast.turn.owner is one
+    cast.turn.give(one)
+    assert cast.turn.owner is other
+    cast.turn.give(other)
+    assert cast.turn.owner is one
+    assert one.depth == 2
+    cast.turn.give(one)
+    cast.turn.give(one)
+    assert cast.turn.owner is None
+
+
+def test_two_threads_for_one_task() -> None:
+    cast = Cast(1)
+    task = cast.tasks[0]
+    cast.turn.take(task)
+    cast.start(0, lambda _task: cast.log.append("second"))
+    time.sleep(0.02)
+    assert cast.log == []
+    cast.turn.give(task)
+    cast.join()
+    assert cast.log == ["second"]
+
+
+def test_leaving_passes_the_turn_and_ends_waiting() -> None:
+    cast = Cast(3)
+    cast.turn.take(cast.tasks[0])
+    cast.start(1, lambda _task: cast.log.append("next"))
+    thread_error: list[OSError] = []
+
+    def wait() -> None:
+        try:
+            cast.turn.take(cast.tasks[0])
+        except OSError as e:
+            thread_error.append(e)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    time.sleep(0.02)
+    cast.turn.leave(cast.tasks[0])
+    cast.turn.leave(cast.tasks[0])  # has no effect
+    waiter.join(SOON)
+    cast.join()
+    assert cast.log == ["next"]
+    assert [e.errno for e in thread_error] == [errno.EBADF]
+    cast.turn.give(cast.tasks[0])
+
+
+def test_giving_what_one_has_not_does_nothing() -> None:
+    cast = Cast(2)
+    cast.turn.give(cast.tasks[0])
+    cast.turn.take(cast.tasks[1])
+    cast.turn.give(cast.tasks[0])
+    assert cast.turn.owner is cast.tasks[1]
+
+
+def test_only_one_has_the_turn() -> None:
+    """Many threads that take, sleep, wake each other and pass on: never two inside."""
+    cast = Cast(6)
+    inside: list[Task] = []
+
+    def part(task: Task) -> None:
+        n = cast.tasks.index(task)
+        for i in range(200):
+            inside.append(task)
+            assert inside == [task]
+            inside.remove(task)
+            match (i + n) % 4:
+                case 0:
+                    cast.turn.pass_on(task)
+                case 1:
+                    cast.turn.give(task)
+                    cast.turn.take(task)
+                case 2:
+                    cast.turn.wake(cast.tasks[(n + i) % 6])
+                case 3:
+                    cast.sleep(task, cast.clock.ns + 10 + n)
+
+    cast.run(*[part] * 6)
+    assert cast.turn.owner is None
