@@ -21,12 +21,14 @@ from armkvm.vmm.board import RAM_BASE
 from armkvm.vmm.console import StdioConsole
 from armkvm.vmm.gicv2 import MAX_CPUS
 from armkvm.vmm.initramfs import default_initramfs
+from armkvm.vmm.kernel_gic import MAX_REDISTRIBUTORS
 
 if TYPE_CHECKING:
     from armkvm.vmm.machine import Machine, Outcome
 
 IRQCHIPS = ("gicv2", "kernel-gicv2", "kernel-gicv3", "bcm2836")
 HOSTS = ("nvhe-gicv2", "vhe-gicv3")
+HOST_OF_KERNEL_GIC = {"kernel-gicv2": "nvhe-gicv2", "kernel-gicv3": "vhe-gicv3"}
 TIMES = ("virtual", "paced", "realtime")
 DEFAULT_MEMORY = 512 << 20
 # A VM without KVM_VM_TYPE_ARM_IPA_SIZE has 40 bits of guest physical address.
@@ -50,8 +52,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("-m", "--mem", metavar="SIZE", type=size, default=DEFAULT_MEMORY,
         help="memory: 512 (MiB), 256M, 2G (default 512)")  # fmt: skip
     add("--irqchip", choices=IRQCHIPS, default="gicv2",
-        help="gicv2 (default): a GICv2 in user space")  # fmt: skip
-    add("--host", choices=HOSTS, default="nvhe-gicv2", help="the host that KVM runs on")
+        help="gicv2 (default): a GICv2 in user space; "
+        "kernel-gicv2, kernel-gicv3: KVM's own")  # fmt: skip
+    add("--host", choices=HOSTS,
+        help="the host that KVM runs on (default nvhe-gicv2; "
+        "vhe-gicv3 for kernel-gicv3)")  # fmt: skip
     add("--time", choices=TIMES,
         help="virtual: counted from instructions (default); paced: the same, but idle time is "
         "slept (default on a terminal); realtime: the host's clock")  # fmt: skip
@@ -81,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         Engine.load(progress)  # the first time ever, this compiles
 
     time = args.time or ("paced" if console.is_terminal else "virtual")
-    with console, System(args.host, time) as system:
+    with console, System(_host(args), time) as system:
         config = Config(
             system=system,
             image=image,
@@ -91,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
             cpus=args.cpus,
             max_insns=args.max_insns,
             timeout=args.timeout,
+            irqchip=args.irqchip,
         )
         machine = Machine(config)
         try:
@@ -123,13 +129,23 @@ def _traced(machine: "Machine", path: str | None) -> Iterator[None]:
         yield
 
 
+def _host(args: argparse.Namespace) -> str:
+    """The host's kind: as asked, or what the interrupt controller needs."""
+    asked: str | None = args.host
+    return asked or HOST_OF_KERNEL_GIC.get(args.irqchip, HOSTS[0])
+
+
 def _refuse(args: argparse.Namespace) -> None:
     """Options that the design has and this version has not."""
-    if args.irqchip != "gicv2":
+    if args.irqchip == "bcm2836":
         raise UsageError(f"--irqchip {args.irqchip} is not there yet; gicv2 is")
-    if args.host != "nvhe-gicv2":
-        raise UsageError(f"--host {args.host} is not there yet; nvhe-gicv2 is")
-    if args.cpus > MAX_CPUS:
+    wants = HOST_OF_KERNEL_GIC.get(args.irqchip)
+    if wants is not None and args.host not in (None, wants):
+        raise UsageError(f"--irqchip {args.irqchip} needs --host {wants}: KVM has the host's kind")
+    if args.irqchip == "kernel-gicv3":
+        if args.cpus > MAX_REDISTRIBUTORS:
+            raise UsageError(f"--cpus {args.cpus} is too many: at most {MAX_REDISTRIBUTORS}")
+    elif args.cpus > MAX_CPUS:
         raise UsageError(f"--cpus {args.cpus} is too many: a GICv2 has {MAX_CPUS} CPU interfaces")
     if args.mem > MEMORY_MAX:
         raise UsageError(f"--mem is too large: at most {MEMORY_MAX >> 30}G")
