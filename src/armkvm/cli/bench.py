@@ -1,8 +1,9 @@
 """Measure armkvm against qemu-system-aarch64 (TCG) in the same run, on the same guests.
 
 boot: from the command to BOOT-OK of the default guest. mips: six small programs, start-up time
-subtracted. start: from the command to the first guest instruction. Every figure is the median of
---repeat runs, armkvm and QEMU taking turns; a ratio above 1 means that armkvm is ahead.
+subtracted. start: from the command to the first guest instruction. exits: nanoseconds of one exit
+of each kind, in this process; QEMU has none. Every figure is the median of --repeat runs, armkvm
+and QEMU taking turns; a ratio above 1 means that armkvm is ahead.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from armkvm.vmm.guest import Progress
 from armkvm.vmm.initramfs import default_initramfs
 
 LIMIT = 600.0  # seconds that one run may take
+EXITS = 10_000  # of a kind, in one run
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,16 @@ class Row:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``armkvm bench``."""
-    parser.add_argument("what", choices=("boot", "mips", "start"))
+    parser.add_argument("what", choices=("boot", "mips", "start", "exits"))
     parser.add_argument("--repeat", type=positive, default=3, metavar="N", help="runs (default 3)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    measure = {"boot": boot, "mips": mips_rows, "start": start}[args.what]
-    with_qemu = rival.have_qemu()
-    if not with_qemu:
+    measure = {"boot": boot, "mips": mips_rows, "start": start, "exits": exit_rows}[args.what]
+    with_qemu = args.what != "exits" and rival.have_qemu()
+    if not with_qemu and args.what != "exits":
         complain(f"{rival.QEMU} is not installed: armkvm's own figures only")
     with tempfile.TemporaryDirectory(prefix="armkvm-bench-") as folder, shown() as progress:
         rows = list(measure(Path(folder), args.repeat, with_qemu, progress))
@@ -101,6 +103,23 @@ def mips_rows(folder: Path, repeat: int, with_qemu: bool, progress: Progress) ->
                         f"{kernel.name}: armkvm says {second.output!r}, QEMU {after.output!r}"
                     )
         yield _row(kernel.name, ours, theirs, "MIPS", lambda mine, other: mine / other)
+
+
+def exit_rows(folder: Path, repeat: int, with_qemu: bool, progress: Progress) -> Iterator[Row]:
+    """What leaving the guest costs; and how much cheaper a tick is with KVM's own vgic."""
+    # Imported here: the other figures are of processes, and need no engine in this one.
+    from armkvm.cli import exits
+
+    runs = []
+    for number in range(repeat):
+        progress("exits", number, repeat)
+        runs.append(dict(exits.figures(EXITS)))
+    median = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+    for name, ns in median.items():
+        yield Row(name, round(ns), None, "ns", None)
+    for kernel in ("tick-kernel-gicv2", "tick-kernel-gicv3"):
+        times = median["tick-gicv2"] / median[kernel]
+        yield Row(f"tick-gicv2 / {kernel}", round(times, 2), None, "x", None)
 
 
 def _time_to(
