@@ -2,7 +2,7 @@
 
 Most words are of some form of the table, so that they do something; addresses mostly point into
 memory, so that loads and stores hit it, page tables and code included. The hypervisor around it is
-trivial: a trapped instruction is skipped or made UNDEFINED. Everything follows from the seed and the
+trivial: a trapped instruction is skipped or made UNDEFINED. All follows from the seed and the
 count of instructions, so the same guest can be run in one go or in pieces.
 """
 
