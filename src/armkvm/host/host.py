@@ -80,11 +80,11 @@ class Host:
         The host never runs out: a new CPU comes up when all are taken. Which one it is matters to
         nothing but what earlier vCPUs left on it.
         """
-        if last is not None and last.lock.acquire(blocking=False):
+        if last is not None and last.lock.acquire(False):
             return last
         with self._lock:
             for pcpu in self.pcpus:
-                if pcpu.lock.acquire(blocking=False):
+                if pcpu.lock.acquire(False):
                     return pcpu
             pcpu = self._cpu_up()
             pcpu.lock.acquire()

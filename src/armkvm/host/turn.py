@@ -231,6 +231,8 @@ class Turn:
     def _next(self) -> Task:
         """Round robin."""
         tasks, count = self.tasks, len(self.tasks)
+        if count == 1:
+            return tasks[0]
         order = [(self._last + n) % count for n in range(1, count + 1)]
         order = [i for i in order if tasks[i].state == RUNNABLE]
         chosen = order[0]

@@ -100,7 +100,7 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
                 run.exit_reason = KVM_EXIT_INTR
                 stat.notifications += 1
                 ret = -errno.EINTR
-            if ret <= 0 or kvm_request_pending(vcpu):
+            if ret <= 0 or vcpu.requests or vcpu.signal_pending:
                 leave_guest_mode(vcpu)
                 if userspace_irqchip:
                     timer.sync_user(pcpu)
@@ -118,9 +118,7 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
             code = cpu.run()
 
             clock.leave(pcpu)
-            vcpu.mode = h.OUTSIDE_GUEST_MODE
-            if vcpu.requests:
-                leave_guest_mode(vcpu)  # somebody may be waiting for it
+            leave_guest_mode(vcpu)
             stat.exits += 1
             if userspace_irqchip:
                 timer.sync_user(pcpu)
@@ -148,15 +146,14 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
 
 
 def leave_guest_mode(vcpu: Vcpu) -> None:
-    """Back from IN_GUEST_MODE, for all to see."""
-    with vcpu.wait:
-        vcpu.mode = h.OUTSIDE_GUEST_MODE
-        vcpu.wait.notify_all()
+    """Back from IN_GUEST_MODE, for all to see.
 
-
-def kvm_request_pending(vcpu: Vcpu) -> bool:
-    """Somebody wants something of this vCPU before it enters the guest."""
-    return bool(vcpu.requests) or vcpu.signal_pending
+    Who waits for it has made a request before it looked at the mode: without a request, nobody does.
+    """
+    vcpu.mode = h.OUTSIDE_GUEST_MODE
+    if vcpu.requests:
+        with vcpu.wait:
+            vcpu.wait.notify_all()
 
 
 def handle_work(vcpu: Vcpu) -> int:

@@ -14,8 +14,8 @@ class VcpuStat:
     """The counters."""
 
     __slots__ = (
-        "_ec", "_reason", "exits", "hvc_exit_stat", "irq_exits", "limit_exits", "mmio_exit_kernel",
-        "mmio_exit_user", "notifications", "returns", "signal_exits", "wfe_exit_stat",
+        "ec", "exits", "hvc_exit_stat", "irq_exits", "limit_exits", "mmio_exit_kernel",
+        "mmio_exit_user", "notifications", "reason", "returns", "signal_exits", "wfe_exit_stat",
         "wfi_exit_stat",
     )  # fmt: skip
 
@@ -31,26 +31,16 @@ class VcpuStat:
         self.signal_exits = 0  # KVM_RUN ended by a signal
         self.notifications = 0  # KVM_RUN ended because a level changed
         self.returns = 0
-        self._ec = [0] * 64
-        self._reason = [0] * 64
-
-    @property
-    def ec(self) -> list[int]:
-        """Traps by exception class."""
-        return self._ec
-
-    @property
-    def reason(self) -> list[int]:
-        """Returns of KVM_RUN by exit reason."""
-        return self._reason
+        self.ec = [0] * 64  # traps by exception class
+        self.reason = [0] * 64  # returns of KVM_RUN by exit reason
 
     def as_dict(self) -> dict[str, int | dict[str, int]]:
         """All counters by name, for --stats."""
         plain: dict[str, int | dict[str, int]] = {
-            name: getattr(self, name) for name in self.__slots__ if not name.startswith("_")
+            name: getattr(self, name) for name in self.__slots__ if name not in ("ec", "reason")
         }
-        plain["traps"] = {EC_NAMES.get(ec, f"EC_{ec:#x}"): n for ec, n in enumerate(self._ec) if n}
+        plain["traps"] = {EC_NAMES.get(ec, f"EC_{ec:#x}"): n for ec, n in enumerate(self.ec) if n}
         plain["exit_reasons"] = {
-            EXIT_NAMES.get(reason, f"#{reason}"): n for reason, n in enumerate(self._reason) if n
+            EXIT_NAMES.get(reason, f"#{reason}"): n for reason, n in enumerate(self.reason) if n
         }
         return plain
