@@ -72,7 +72,7 @@ begin:  bl      setup
 primaries:
         .word   power - primaries, count - primaries, sgi - primaries, timers - primaries
         .word   tlbi - primaries, spin - primaries, reset - primaries, device - primaries
-        .word   aba - primaries
+        .word   aba - primaries, timers - primaries
 
 secondary:                              // entered by CPU_ON
         mov     x27, x0                 // its context argument
@@ -85,6 +85,7 @@ secondary:                              // entered by CPU_ON
 others: .word   power_other - others, count_work - others, sgi_other - others
         .word   timers_work - others, tlbi_other - others, spin_other - others
         .word   reset_other - others, device_other - others, aba_other - others
+        .word   timers_work - others
 
 setup:  mov     x19, #0x09000000
         mov     x20, #0x08000000
@@ -345,6 +346,7 @@ sgi_other:
         b       2b
 
 // -- 3: a timer on each CPU, most of them asleep, CPU 0 busy; prints how late each was, in ticks
+// -- 9: the same with all of them asleep
         .equ    MS, 62500
 timers: bl      start_all
 timers_work:
@@ -354,7 +356,12 @@ timers_work:
         mov     x24, #10
         mov     x23, #0
         number  x17, MS
-        add     x0, x28, #1
+        ldr     x1, selector
+        cmp     x1, #3
+        add     x0, x28, #1             // periods of 1 to 4 ms, or 4 to 1
+        mov     x1, #4
+        sub     x1, x1, x28
+        csel    x0, x0, x1, eq
         mul     x17, x17, x0
 1:      mrs     x16, cntvct_el0
         add     x16, x16, x17
@@ -362,7 +369,10 @@ timers_work:
         mov     x0, #1
         msr     cntv_ctl_el0, x0
         isb
-2:      cbnz    x28, 3f
+2:      ldr     x0, selector
+        sub     x0, x0, #3
+        orr     x0, x0, x28
+        cbnz    x0, 3f
         mrs     x0, cntv_ctl_el0        // CPU 0 does not sleep
         tbz     w0, #2, 2b
         b       4f
@@ -382,8 +392,10 @@ timers_work:
         add     x9, x22, x28, lsl #6
         str     x23, [x9, #64]
         arrive  0
-        cbnz    x28, .
-        await   0, 4
+        cbz     x28, 6f
+5:      wfi
+        b       5b
+6:      await   0, 4
         print_shared 1
         print_shared 2
         print_shared 3

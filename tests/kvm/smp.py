@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 SOURCE, WORDS = HERE / "smp.S", HERE / "smp.hex"
 PREFIX = "aarch64-linux-gnu-"
 
-POWER, COUNT, SGI, TIMERS, TLBI, SPIN, RESET, DEVICE, ABA = range(9)
+POWER, COUNT, SGI, TIMERS, TLBI, SPIN, RESET, DEVICE, ABA, NAP = range(10)
 SELECTOR = 8  # offset in the program
 TIMES, ROUNDS = 20000, 20
 

@@ -17,6 +17,7 @@ from tests.kvm.smp import ROUNDS, TIMES, Smp
 from armkvm.abi import kvm as k
 from armkvm.host.turn import SLICE_NS
 from armkvm.kvm import Vcpu
+from armkvm.vmm.machine import Machine
 
 M64 = (1 << 64) - 1
 ALREADY_ON, INVALID = -4 & M64, -2 & M64
@@ -68,6 +69,14 @@ def test_timers_of_sleeping_cpus_interrupt_the_one_that_runs() -> None:
     assert max(late) <= (CPUS - 1) * SLICE_TICKS + 100
 
 
+def test_timers_of_cpus_that_all_sleep() -> None:
+    """Time jumps from one to the next; the last of ten ticks of 4 ms ends it."""
+    one = Smp(smp.NAP)
+    assert max(one.results()) < 100
+    assert 40_000_000 < one.system.clock.now() < 41_000_000
+    assert one.machine.vm.instructions < 1_000_000
+
+
 def test_a_cpu_sees_translations_and_instructions_that_another_changed() -> None:
     before, unspecified, after, old, new = Smp(smp.TLBI).results()
     assert (before, after) == (0xA, 0xB)
@@ -76,7 +85,7 @@ def test_a_cpu_sees_translations_and_instructions_that_another_changed() -> None
     assert (old, new) == (1, 2)
 
 
-@pytest.mark.parametrize("guest", [smp.POWER, smp.COUNT, smp.SGI, smp.TIMERS])
+@pytest.mark.parametrize("guest", [smp.POWER, smp.COUNT, smp.SGI, smp.TIMERS, smp.NAP])
 def test_every_run_is_the_same(guest: int) -> None:
     """Instructions and exits of each vCPU, the time, and what is in memory at the end."""
     seen = []
@@ -91,6 +100,23 @@ def test_every_run_is_the_same(guest: int) -> None:
     assert len(seen[0]["vcpus"]) == CPUS
     assert sum(v["instructions"] for v in seen[0]["vcpus"]) == seen[0]["instructions"]
     assert all(v["instructions"] for v in seen[0]["vcpus"])
+
+
+def test_threads_that_start_late_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seen() -> list[object]:
+        one = Smp(smp.COUNT)
+        one.run()
+        return [one.machine.stats()[key] for key in ("vcpus", "guest_seconds", "memory_digest")]
+
+    secondary = Machine._secondary
+
+    def late(machine: Machine, cpu: int) -> None:
+        time.sleep(0.01 * (5 - cpu))
+        secondary(machine, cpu)
+
+    prompt = seen()
+    monkeypatch.setattr(Machine, "_secondary", late)
+    assert seen() == prompt
 
 
 @pytest.mark.parametrize("mode", ["paced", "realtime"])
