@@ -11,7 +11,7 @@ from armkvm.conformance.inprocess import InProcess
 
 # Sections in which armkvm does not answer as the real KVM does yet, by the first word of their
 # headings: capabilities, ioeventfd, the PMU. One that begins to agree has to leave this list.
-NOT_YET = {"caps", "E7", "P1"}
+NOT_YET = {"caps"}
 
 
 @cache

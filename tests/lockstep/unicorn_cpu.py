@@ -80,6 +80,9 @@ class UnicornMemory:
                 cpu.uc.mem_unmap(base, length)
             cpu.flush()
 
+    def flush(self) -> None:
+        """A dirty log has begun anew; these CPUs keep none."""
+
     def written(self, ipa: int, size: int) -> None:
         """The host wrote guest memory: translated code may be old."""
         del ipa, size

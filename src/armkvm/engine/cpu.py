@@ -106,6 +106,11 @@ class Stage2:
         del ipa, size
         self.reset_records()
 
+    def flush(self) -> None:
+        """Drop every TLB entry, so that writes are logged anew; no CPU of the VM may be running."""
+        for cpu in self._cpus:
+            self.engine.flush_all(cpu.address)
+
     def forget(self, cpu: Cpu) -> None:
         """A CPU goes away."""
         self._cpus.remove(cpu)

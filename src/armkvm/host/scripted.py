@@ -363,6 +363,9 @@ class NoMemory:
         """Drop a mapping."""
         del self.mapped[ipa]
 
+    def flush(self) -> None:
+        """There is nothing to forget."""
+
     def written(self, ipa: int, size: int) -> None:
         """There is nothing that could be stale."""
 

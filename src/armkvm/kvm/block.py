@@ -60,6 +60,8 @@ def kvm_sched_out(vcpu: Vcpu) -> None:
     pcpu = vcpu.pcpu
     assert pcpu is not None
     vcpu.arch_timer.put(pcpu)
+    if vcpu.pmu is not None:
+        vcpu.pmu.hrtimer.cancel()
     pcpu.slice_ns = NEVER
     pcpu.vcpu = None
     vcpu.pcpu = None
@@ -73,6 +75,7 @@ def kvm_arch_vcpu_runnable(vcpu: Vcpu) -> bool:
             vcpu.hcr & h.LINES
             or (
                 vcpu.arch_timer.should_notify_user()
+                or (vcpu.pmu is not None and vcpu.pmu.should_notify_user())
                 if vcpu.vgic_cpu is None
                 else vcpu.vgic_cpu.pending_irq()
             )

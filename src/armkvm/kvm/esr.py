@@ -21,6 +21,9 @@ EC_IABT_CUR: Final = 0x21
 EC_DABT_LOW: Final = 0x24
 EC_DABT_CUR: Final = 0x25
 EC_SERROR: Final = 0x2F
+EC_BREAKPT_LOW: Final = 0x30
+EC_SOFTSTP_LOW: Final = 0x32
+EC_BRK64: Final = 0x3C
 
 EC_NAMES: Final = {
     EC_UNKNOWN: "UNKNOWN",
@@ -35,6 +38,9 @@ EC_NAMES: Final = {
     EC_DABT_LOW: "DABT_LOW",
     EC_DABT_CUR: "DABT_CUR",
     EC_SERROR: "SERROR",
+    EC_BREAKPT_LOW: "BREAKPT_LOW",
+    EC_SOFTSTP_LOW: "SOFTSTP_LOW",
+    EC_BRK64: "BRK64",
 }
 
 # Data abort: ISS with a valid instruction syndrome

@@ -1,8 +1,7 @@
 """What to do after an exit: a total table by exception class, after arch/arm64/kvm/handle_exit.c.
 
 A handler returns 1 to enter the guest again, 0 to go to user space with kvm_run filled in, or a
-negative errno. Left out: AArch32 classes (the engine has no AArch32), SVE, nested, debug
-exceptions.
+negative errno. Left out: AArch32 classes (the engine has no AArch32), SVE, nested.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from armkvm.abi.kvm import KVM_EXIT_INTR
 from armkvm.host.cpu import EXIT_IRQ, EXIT_TRAP
 from armkvm.kvm import esr as e
 from armkvm.kvm.block import kvm_vcpu_halt, kvm_vcpu_on_spin
+from armkvm.kvm.debug import kvm_handle_guest_debug
 from armkvm.kvm.hypercalls import kvm_smccc_call_handler
 from armkvm.kvm.inject_fault import kvm_inject_undefined
 from armkvm.kvm.kvm_host import M64
@@ -73,6 +73,8 @@ def _exit_handlers() -> tuple[ExitHandler, ...]:
     table[e.EC_SYS64] = kvm_handle_sys_reg
     table[e.EC_IABT_LOW] = kvm_handle_guest_abort
     table[e.EC_DABT_LOW] = kvm_handle_guest_abort
+    for ec in (e.EC_SOFTSTP_LOW, e.EC_BREAKPT_LOW, e.EC_BRK64):
+        table[ec] = kvm_handle_guest_debug
     return tuple(table)
 
 

@@ -2,7 +2,9 @@
 
 After virt/kvm/kvm_main.c (__kvm_set_memory_region) with its order of checks. A slot is a list of
 (offset, buffer) segments and may have holes: a guest access to a hole ends KVM_RUN with EFAULT, as
-an unmapped user address does. Left out: guest_memfd, several address spaces, the dirty log.
+an unmapped user address does. A slot with a dirty log has a bitmap for each of its segments, which
+the engine sets; whatever clears bits must flush the TLBs. Left out: guest_memfd, several address
+spaces, the dirty ring.
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ from __future__ import annotations
 import ctypes
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from armkvm.abi.kvm import (
+    KVM_MEM_LOG_DIRTY_PAGES,
     KVM_MEM_MAX_NR_PAGES,
     KVM_MEM_READONLY,
     KVM_USER_MEM_SLOTS,
@@ -34,6 +37,12 @@ class Segment:
     host: int
     size: int
     owner: Any
+    log: Any = None  # one bit a page: written
+
+    @property
+    def first_page(self) -> int:
+        """Its first page in the slot."""
+        return self.offset >> PAGE_SHIFT
 
 
 @dataclass(slots=True)
@@ -51,6 +60,27 @@ class MemSlot:
     def readonly(self) -> bool:
         """Guest writes are MMIO exits."""
         return bool(self.flags & KVM_MEM_READONLY)
+
+    @property
+    def logged(self) -> bool:
+        """It has a dirty log."""
+        return bool(self.flags & KVM_MEM_LOG_DIRTY_PAGES)
+
+    @property
+    def pages(self) -> int:
+        """Its size in pages."""
+        return self.size >> PAGE_SHIFT
+
+    def dirty(self) -> int:
+        """The dirty log, bit n for page n."""
+        return sum(int.from_bytes(s.log, "little") << s.first_page for s in self.segments if s.log)
+
+    def clean(self, mask: int) -> None:
+        """Clear the bits that are set in `mask`."""
+        for s in self.segments:
+            if s.log:
+                kept = int.from_bytes(s.log, "little") & ~(mask >> s.first_page)
+                ctypes.memmove(s.log, kept.to_bytes(len(s.log), "little"), len(s.log))
 
 
 def segments_of(
@@ -88,6 +118,42 @@ class MemSlots:
         self.limit = 1 << ipa_bits
         self._slots: dict[int, MemSlot] = {}
         self._by_address: tuple[MemSlot, ...] = ()
+        self.initially_set = False  # KVM_DIRTY_LOG_INITIALLY_SET
+
+    def logged(self, slot: int) -> MemSlot:
+        """The slot with a dirty log. EINVAL: no such number. ENOENT: no slot, or no log."""
+        if slot >> 16 or slot & 0xFFFF >= KVM_USER_MEM_SLOTS:
+            fail(errno.EINVAL)
+        found = self._slots.get(slot)
+        if found is None or not found.logged:
+            fail(errno.ENOENT)
+        return found
+
+    def read_guest(self, ipa: int, size: int) -> bytes | None:
+        """kvm_read_guest(), within a page; None where no memory is."""
+        host = self._host(ipa)
+        return None if host is None else ctypes.string_at(host[0], size)
+
+    def write_guest(self, ipa: int, data: bytes) -> bool:
+        """kvm_write_guest(), within a page: False where no memory is, or only to read."""
+        host = self._host(ipa)
+        if host is None or host[1].readonly:
+            return False
+        ctypes.memmove(host[0], data, len(data))
+        segment = host[2]
+        if segment.log is not None:
+            page = ipa - host[1].base - segment.offset >> PAGE_SHIFT
+            segment.log[page >> 3] = bytes([segment.log[page >> 3][0] | 1 << (page & 7)])
+        return True
+
+    def _host(self, ipa: int) -> tuple[int, MemSlot, Segment] | None:
+        slot = self.find(ipa)
+        if slot is not None:
+            for segment in slot.segments:
+                offset = ipa - slot.base - segment.offset
+                if 0 <= offset < segment.size:
+                    return segment.host + offset, slot, segment
+        return None
 
     def find(self, ipa: int) -> MemSlot | None:
         """The slot that an address falls into."""
@@ -123,7 +189,7 @@ class MemSlots:
         segments: tuple[Segment, ...],
     ) -> None:
         """Create, move, change or (size 0) delete a slot. EINVAL, EEXIST, EFAULT."""
-        if flags & ~KVM_MEM_READONLY:
+        if flags & ~(KVM_MEM_READONLY | KVM_MEM_LOG_DIRTY_PAGES):
             fail(errno.EINVAL)
         if (size | base | userspace_addr) & PAGE_SIZE - 1:
             fail(errno.EINVAL)
@@ -139,10 +205,11 @@ class MemSlots:
             return
         if old is not None:
             # Address, size and the read-only bit of a slot are fixed; it may move in guest memory.
-            changed = (userspace_addr, size, flags) != (old.userspace_addr, old.size, old.flags)
-            if changed:
+            if (userspace_addr, size) != (old.userspace_addr, old.size):
                 fail(errno.EINVAL)
-            if base == old.base:
+            if (flags ^ old.flags) & KVM_MEM_READONLY:
+                fail(errno.EINVAL)
+            if (base, flags) == (old.base, old.flags):
                 return
         for other in self._by_address:
             if other is not old and base < other.base + other.size and other.base < base + size:
@@ -152,13 +219,27 @@ class MemSlots:
         if old is not None:
             segments = old.segments
             self._remove(old)
+        keep = old is not None and old.logged and old.base == base
+        segments = tuple(self._with_log(s, flags, keep=keep) for s in segments)
         self._insert(MemSlot(slot, base, size, flags, userspace_addr, segments))
+
+    def _with_log(self, segment: Segment, flags: int, *, keep: bool) -> Segment:
+        if not flags & KVM_MEM_LOG_DIRTY_PAGES:
+            return replace(segment, log=None)
+        if keep:
+            return segment
+        log = ctypes.create_string_buffer((segment.size >> PAGE_SHIFT) + 63 >> 6 << 3)
+        if self.initially_set:
+            ones = (1 << (segment.size >> PAGE_SHIFT)) - 1
+            ctypes.memmove(log, ones.to_bytes(len(log), "little"), len(log))
+        return replace(segment, log=log)
 
     def _insert(self, new: MemSlot) -> None:
         for segment in new.segments:
             self.stage2.map(
-                new.base + segment.offset, segment.host, segment.size, readonly=new.readonly
-            )
+                new.base + segment.offset, segment.host, segment.size, readonly=new.readonly,
+                log=None if segment.log is None else ctypes.addressof(segment.log),
+            )  # fmt: skip
         self._slots[new.slot] = new
         self._order()
 

@@ -18,6 +18,8 @@ from armkvm.isa.sysreg import BY_ENCODING, STORED
 from armkvm.kvm import arch_timer as at
 from armkvm.kvm.file import fail
 from armkvm.kvm.kvm_host import M64
+from armkvm.kvm.pmu_regs import USER as PMU_REGS
+from armkvm.kvm.pmu_regs import get_user, set_user
 from armkvm.kvm.sys_regs import Encoding, sys_reg_descs
 
 if TYPE_CHECKING:
@@ -192,6 +194,8 @@ def _system(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
     ):
         fail(errno.ENOENT)
     enc = _encoding(reg_id)
+    if enc in PMU_REGS:
+        return _pmu(vcpu, enc, value)
     native = BY_ENCODING.get(enc)
     if native is None or native.kind == "special":
         if enc not in _EMULATED:
@@ -215,6 +219,16 @@ def _system(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
     return value
 
 
+def _pmu(vcpu: Vcpu, enc: Encoding, value: int | None) -> int:
+    """The PMU's registers, where there is one."""
+    if vcpu.pmu is None:
+        fail(errno.ENOENT)
+    if value is not None:
+        set_user(vcpu.pmu, enc, value)
+        return value
+    return get_user(vcpu.pmu, enc)
+
+
 _EMULATED = {
     enc: name
     for enc, (name, _access) in sys_reg_descs.items()
@@ -232,5 +246,6 @@ def reg_list(vcpu: Vcpu) -> list[int]:
     ids += [r.KVM_REG_ARM_PSCI_VERSION, *_FIRMWARE]
     ids += list(_TIMER_REGS)
     native = [reg.enc for reg in STORED if reg.name not in _IN_CORE and reg.name not in _HIDDEN]
-    ids += [r.sys_reg(*enc) for enc in sorted([*native, *_EMULATED])]
+    pmu = PMU_REGS if vcpu.pmu is not None else ()
+    ids += [r.sys_reg(*enc) for enc in sorted([*native, *_EMULATED, *pmu])]
     return ids

@@ -9,6 +9,7 @@ from armkvm.abi import kvm as k
 from armkvm.abi.psci import KVM_ARM_PSCI_0_1, KVM_ARM_PSCI_LATEST
 from armkvm.kvm import sys_regs, vgic_init
 from armkvm.kvm.file import fail
+from armkvm.kvm.pmu_emul import PMUVER, Pmu
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
@@ -19,7 +20,7 @@ VCPU_RESET_PSTATE_EL1 = 0x3C5  # EL1h, D A I F masked
 # find a counter that has only just begun to count.
 FIRST_RUN_NS = 100_000
 
-SUPPORTED_FEATURES = 1 << k.KVM_ARM_VCPU_PSCI_0_2
+SUPPORTED_FEATURES = 1 << k.KVM_ARM_VCPU_PSCI_0_2 | 1 << k.KVM_ARM_VCPU_PMU_V3
 
 
 def vcpu_init(vcpu: Vcpu, target: int, features: int) -> None:
@@ -43,6 +44,9 @@ def vcpu_init(vcpu: Vcpu, target: int, features: int) -> None:
         psci = features & 1 << k.KVM_ARM_VCPU_PSCI_0_2
         vcpu.psci_version = KVM_ARM_PSCI_LATEST if psci else KVM_ARM_PSCI_0_1
         sys_regs.set_gic_field(vcpu, vcpu.vm.host.kind.gic == "gicv3")
+        if features & 1 << k.KVM_ARM_VCPU_PMU_V3:
+            vcpu.pmu = Pmu(vcpu)
+            sys_regs.set_pmu_field(vcpu, PMUVER)
     kvm_reset_vcpu(vcpu)
     if vcpu.has_run_once:
         # A VM that starts over: what it executes next may have been loaded anew.
@@ -76,6 +80,8 @@ def kvm_reset_vcpu(vcpu: Vcpu) -> None:
     cpu.pstate = VCPU_RESET_PSTATE_EL1
     vcpu.mmio_needed = False
     sys_regs.reset(vcpu)
+    if vcpu.pmu is not None:
+        vcpu.pmu.reset(sys_regs.RESET_UNKNOWN)
     if vcpu.reset_state is not None:
         state.pc, vcpu.x[0] = vcpu.reset_state
         vcpu.reset_state = None
@@ -99,6 +105,10 @@ def kvm_arch_vcpu_run_pid_change(vcpu: Vcpu) -> int:
     ret = vcpu.arch_timer.enable()
     if ret:
         return ret
+    if vcpu.pmu is not None:
+        ret = vcpu.pmu.enable()
+        if ret:
+            return ret
     vcpu.ran_once = True
     vcpu.vm.clock.work(FIRST_RUN_NS)
     return 0

@@ -77,6 +77,8 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
         turn = vcpu.turn
         userspace_irqchip = not vcpu.vm.irqchip_in_kernel
         vgic = vcpu.vgic_cpu
+        pmu = vcpu.pmu
+        debug = vcpu.guest_debug
         ret = 1
         while ret > 0:
             if point is not None:
@@ -89,6 +91,8 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
                 pcpu = vcpu.pcpu or pcpu
             if point is not None:
                 point(sched.BEFORE_IN_GUEST, vcpu)
+            if pmu is not None:
+                pmu.flush_hwstate(pcpu)
             if vgic is not None:
                 vgic.flush_hwstate()
 
@@ -96,10 +100,16 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
             vcpu.mode = h.IN_GUEST_MODE
             if point is not None:
                 point(sched.IN_GUEST, vcpu)
-            if userspace_irqchip and ret > 0 and timer.should_notify_user():
+            if (
+                userspace_irqchip
+                and ret > 0
+                and (timer.should_notify_user() or (pmu is not None and pmu.should_notify_user()))
+            ):
                 run.exit_reason = KVM_EXIT_INTR
                 stat.notifications += 1
                 ret = -errno.EINTR
+            if debug is not None and ret > 0 and not vcpu.requests and debug.before_entry():
+                ret = 0
             if ret <= 0 or vcpu.requests or vcpu.signal_pending:
                 leave_guest_mode(vcpu)
                 if userspace_irqchip:
@@ -115,11 +125,13 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
             if trace.kvm_entry is not None:
                 trace.kvm_entry(vcpu.vcpu_id, state.pc)
 
-            code = cpu.run()
+            code = cpu.run() if debug is None else debug.run()
 
             clock.leave(pcpu)
             leave_guest_mode(vcpu)
             stat.exits += 1
+            if pmu is not None:
+                pmu.sync_hwstate()
             if userspace_irqchip:
                 timer.sync_user(pcpu)
             elif vgic is not None:
@@ -138,6 +150,8 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
             point(sched.BEFORE_UPDATE_RUN, vcpu)
         if userspace_irqchip:
             timer.update_run()
+            if pmu is not None:
+                pmu.update_run()
         return ret
     finally:
         if vcpu.mode != h.OUTSIDE_GUEST_MODE:
@@ -148,7 +162,7 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
 def leave_guest_mode(vcpu: Vcpu) -> None:
     """Back from IN_GUEST_MODE, for all to see.
 
-    Who waits for it has made a request before it looked at the mode: without a request, nobody does.
+    Who waits for it made a request before looking at the mode: without a request, nobody waits.
     """
     vcpu.mode = h.OUTSIDE_GUEST_MODE
     if vcpu.requests:

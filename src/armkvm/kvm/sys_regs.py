@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 
 from armkvm.kvm import arch_timer as at
 from armkvm.kvm import esr as e
+from armkvm.kvm import pmu_regs
 from armkvm.kvm.inject_fault import kvm_inject_undefined
+from armkvm.kvm.pmu_regs import Undefined
 from armkvm.kvm.vgic_mmio_v3 import dispatch_sgi
 
 if TYPE_CHECKING:
@@ -37,13 +39,11 @@ TRAP_NS = 500
 
 ID_AA64PFR0_EL1 = 3, 0, 0, 4, 0
 PFR0_GIC_SHIFT = 24
+ID_AA64DFR0_EL1 = 3, 0, 0, 5, 0
+DFR0_PMUVER_SHIFT = 8
 
 OSLSR_OSLM = 1 << 3
 OSLSR_OSLK = 1 << 1
-
-
-class Undefined(Exception):
-    """The access is UNDEFINED."""
 
 
 def raz_wi(_vcpu: Vcpu, value: int | None) -> int | None:
@@ -141,6 +141,8 @@ def _sys_reg_descs() -> dict[Encoding, tuple[str, Access]]:
         ((3, 3, 14, 2, 2), "CNTP_CVAL_EL0", at.TIMER_REG_CVAL),
     ):
         table[enc] = name, _arch_timer(register)
+    table[3, 0, 9, 14, 6] = "PMMIR_EL1", raz_wi
+    table |= pmu_regs.DESCS
     table[3, 0, 12, 12, 5] = "ICC_SRE_EL1", _icc_sre
     table[3, 0, 12, 11, 5] = "ICC_SGI1R_EL1", _gic_sgi(allow_group1=True)
     table[3, 0, 12, 11, 6] = "ICC_ASGI1R_EL1", _gic_sgi(allow_group1=False)
@@ -192,6 +194,12 @@ def set_gic_field(vcpu: Vcpu, gic: bool) -> None:
     value = pfr0 & ~(0xF << PFR0_GIC_SHIFT) | gic << PFR0_GIC_SHIFT
     if value != pfr0:
         vcpu.cpu.set_sysreg(*ID_AA64PFR0_EL1, value)
+
+
+def set_pmu_field(vcpu: Vcpu, version: int) -> None:
+    """ID_AA64DFR0_EL1.PMUVer, of a vCPU that has the feature."""
+    dfr0 = vcpu.cpu.get_sysreg(*ID_AA64DFR0_EL1) & ~(0xF << DFR0_PMUVER_SHIFT)
+    vcpu.cpu.set_sysreg(*ID_AA64DFR0_EL1, dfr0 | version << DFR0_PMUVER_SHIFT)
 
 
 def reset(vcpu: Vcpu) -> None:

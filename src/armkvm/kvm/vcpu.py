@@ -6,14 +6,13 @@ because other threads set them, and go to the engine at each entry.
 
 `kick` stands for a signal sent to the thread that is in KVM_RUN: it ends KVM_RUN with EINTR, and
 one that comes too early ends the next KVM_RUN (a signal blocked outside KVM_RUN does the same).
-Left out: KVM_SET_GUEST_DEBUG, SVE, pointer authentication, steal time.
+Left out: SVE, pointer authentication.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import mmap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,14 +22,16 @@ from armkvm.abi import ioctl as nr
 from armkvm.abi import kvm as k
 from armkvm.abi import structs as st
 from armkvm.host.pcpu import PhysicalCpu
-from armkvm.kvm import inject_fault, one_reg, reset
+from armkvm.kvm import debug, inject_fault, one_reg, reset, vcpu_attr
 from armkvm.kvm import kvm_host as h
 from armkvm.kvm.arch_timer import ArchTimer
 from armkvm.kvm.file import Call, File, Handler, Writable, fail
+from armkvm.kvm.pvtime import StealTime
 from armkvm.kvm.run import kvm_vcpu_ioctl_run
 from armkvm.kvm.stats import VcpuStat
 
 if TYPE_CHECKING:
+    from armkvm.kvm.pmu_emul import Pmu
     from armkvm.kvm.vgic_irq import VgicCpu
     from armkvm.kvm.vm import Vm
 
@@ -52,10 +53,11 @@ class Vcpu(File):
         self.point = vm.host.sched.point
         # The two shared pages: struct kvm_run and the coalesced-MMIO ring.
         if run_pages is None:
-            run_pages = mmap.mmap(-1, k.KVM_VCPU_MMAP_SIZE)
+            run_pages = vm.coalesced_mmio.pages()
         elif memoryview(run_pages).nbytes < k.KVM_VCPU_MMAP_SIZE:
             fail(errno.EINVAL)
         self.pages = run_pages
+        vm.coalesced_mmio.join(run_pages)
         self.run_struct = run = st.KvmRun.from_buffer(self.pages)
         # Views made once: reaching through a union builds an object each time.
         self.run_mmio = run.mmio
@@ -100,6 +102,9 @@ class Vcpu(File):
         self.arch_timer = ArchTimer(self)
         self.arch_timer.vcpu_init()
         self.vgic_cpu: VgicCpu | None = None  # with an interrupt controller in the kernel
+        self.pmu: Pmu | None = None  # with the feature
+        self.steal = StealTime()
+        self.guest_debug: debug.GuestDebug | None = None  # while it is enabled
 
     # for the client
 
@@ -188,6 +193,8 @@ class Vcpu(File):
 
     def check_request(self, request: int) -> bool:
         """kvm_check_request(): test and clear."""
+        if not self.requests & request:
+            return False
         with self.wait:
             if not self.requests & request:
                 return False
@@ -357,26 +364,31 @@ class Vcpu(File):
     def has_device_attr(self, group: int, attr: int) -> None:
         """KVM_HAS_DEVICE_ATTR on the vCPU. ENXIO: no such attribute."""
         self._alive()
-        if group != k.KVM_ARM_VCPU_TIMER_CTRL or attr not in (
-            k.KVM_ARM_VCPU_TIMER_IRQ_VTIMER,
-            k.KVM_ARM_VCPU_TIMER_IRQ_PTIMER,
-        ):
-            fail(errno.ENXIO)
+        vcpu_attr.has_attr(self, group, attr)
 
     def get_device_attr(self, group: int, attr: int) -> int:
-        """KVM_GET_DEVICE_ATTR: the PPI of a timer. ENXIO."""
-        self.has_device_attr(group, attr)
-        return self.arch_timer.timers[attr].irq
+        """KVM_GET_DEVICE_ATTR: the interrupt of a timer or of the PMU, ... ENXIO."""
+        with self.mutex:
+            self._alive()
+            return vcpu_attr.get_attr(self, group, attr)
 
-    def set_device_attr(self, group: int, attr: int, value: int) -> None:
-        """KVM_SET_DEVICE_ATTR: the PPI of a timer, for all vCPUs, until one has run.
+    def set_device_attr(self, group: int, attr: int, value: int | bytes = 0) -> None:
+        """KVM_SET_DEVICE_ATTR: devices/vcpu.rst. `value` is a number, or a structure's bytes.
 
-        EINVAL: no vgic, no PPI. EBUSY: a vCPU has run. ENXIO: no such attribute.
+        EINVAL, EBUSY, EEXIST, ENODEV as the attribute has it; ENXIO: no such attribute.
         """
-        self._alive()
-        if group != k.KVM_ARM_VCPU_TIMER_CTRL:
-            fail(errno.ENXIO)
-        self.arch_timer.set_ppi(attr, value)
+
+        def read(size: int) -> bytes:
+            if isinstance(value, bytes):
+                return value[:size]
+            return (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+
+        self._set_attr(group, attr, read)
+
+    def _set_attr(self, group: int, attr: int, read: vcpu_attr.Read) -> None:
+        with self.mutex:
+            self._alive()
+            vcpu_attr.set_attr(self, group, attr, read)
 
     def _has_device_attr(self, call: Call) -> int:
         args = call.struct(st.KvmDeviceAttr)
@@ -385,15 +397,23 @@ class Vcpu(File):
 
     def _get_device_attr(self, call: Call) -> int:
         args = call.struct(st.KvmDeviceAttr)
-        call.ctx.write(args.addr, self.get_device_attr(args.group, args.attr).to_bytes(4, "little"))
+        value = self.get_device_attr(args.group, args.attr)
+        call.ctx.write(args.addr, value.to_bytes(vcpu_attr.SIZE[args.group], "little"))
         return 0
 
     def _set_device_attr(self, call: Call) -> int:
         args = call.struct(st.KvmDeviceAttr)
-        value = 0
-        if args.group == k.KVM_ARM_VCPU_TIMER_CTRL and self.vm.irqchip_in_kernel:
-            value = int.from_bytes(call.ctx.read(args.addr, 4), "little", signed=True)
-        self.set_device_attr(args.group, args.attr, value)
+        self._set_attr(args.group, args.attr, lambda size: call.ctx.read(args.addr, size))
+        return 0
+
+    def set_guest_debug(self, args: st.KvmGuestDebug) -> None:
+        """KVM_SET_GUEST_DEBUG (api.rst 4.87). EINVAL: unknown bits in `control`."""
+        with self.mutex:
+            self._alive()
+            debug.set_guest_debug(self, args)
+
+    def _set_guest_debug(self, call: Call) -> int:
+        self.set_guest_debug(call.struct(st.KvmGuestDebug))
         return 0
 
     # life
@@ -424,6 +444,8 @@ class Vcpu(File):
             self._destroyed = True
             for timer in (self.arch_timer.bg_timer, self.arch_timer.ptimer.hrtimer):
                 timer.cancel()
+            if self.pmu is not None:
+                self.pmu.hrtimer.cancel()
             self.turn.leave(self.task)
             if self.last_pcpu is not None and self.last_pcpu.state is self.state:
                 self.last_pcpu.remove()
@@ -446,4 +468,5 @@ class Vcpu(File):
         nr.KVM_HAS_DEVICE_ATTR: _has_device_attr,
         nr.KVM_GET_DEVICE_ATTR: _get_device_attr,
         nr.KVM_SET_DEVICE_ATTR: _set_device_attr,
+        nr.KVM_SET_GUEST_DEBUG: _set_guest_debug,
     }

@@ -1,8 +1,7 @@
 """A virtual machine: the VM ioctls, after virt/kvm/kvm_main.c and arch/arm64/kvm/arm.c.
 
 Locks, outer first: a vCPU's mutex, `lock` (kvm->lock), `slots_lock`, `config_lock`. KVM_IRQ_LINE
-takes none of them, so it works while vCPUs run. Left out: irqfd, ioeventfd and MSI delivery, the
-dirty log, coalesced MMIO, the SMCCC filter.
+takes none of them, so it works while vCPUs run. Left out: irqfd and MSI delivery, the SMCCC filter.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,10 +23,14 @@ from armkvm.abi.kvm import (
     KVM_CREATE_DEVICE_TEST,
     KVM_DEV_TYPE_ARM_VGIC_ITS,
     KVM_DEV_TYPE_ARM_VGIC_V2,
+    KVM_DIRTY_LOG_INITIALLY_SET,
+    KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
     KVM_MAX_IRQ_ROUTES,
 )
 from armkvm.kvm import vgic_init
 from armkvm.kvm.arch_timer import DEFAULT_PPIS, Offset
+from armkvm.kvm.coalesced_mmio import CoalescedMmio
+from armkvm.kvm.eventfd import IoEventFds
 from armkvm.kvm.file import Call, File, Handler, Writable, fail
 from armkvm.kvm.io_bus import IoBus
 from armkvm.kvm.irq_line import irq_line
@@ -40,6 +43,9 @@ from armkvm.kvm.vgic_kvm_device import VgicDevice, set_legacy_vgic_v2_addr
 if TYPE_CHECKING:
     from armkvm.kvm.system import System
     from armkvm.kvm.vgic_irq import VgicDist
+
+MANUAL_DIRTY_LOG_PROTECT = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET
+Read = Callable[[int], bytes]  # so many bytes of the client's; EFAULT
 
 
 class Vm(File):
@@ -76,6 +82,10 @@ class Vm(File):
         # KVM_ENABLE_CAP
         self.nisv_to_user = False
         self.system_suspend = False
+        self.manual_dirty_log_protect = 0
+        self.pmu_filter: bytearray | None = None  # one byte an event: it may be counted
+        self.coalesced_mmio = CoalescedMmio(self)
+        self.ioeventfds = IoEventFds(self)
         self._references = 1
 
     @property
@@ -210,6 +220,84 @@ class Vm(File):
         )
         return 0
 
+    def get_dirty_log(self, slot: int) -> bytes:
+        """KVM_GET_DIRTY_LOG: a bitmap of whole 64-bit words, bit n for page n of the slot.
+
+        The log begins anew, unless KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 leaves that to
+        `clear_dirty_log`. EINVAL, ENOENT.
+        """
+        self._alive()
+        with self.slots_lock:
+            found = self.memslots.logged(slot)
+            if self.manual_dirty_log_protect:
+                dirty = found.dirty()
+            else:
+                with self.halted():
+                    dirty = found.dirty()
+                    found.clean(dirty)
+                    self.stage2.flush()
+            return dirty.to_bytes(found.pages + 63 >> 6 << 3, "little")
+
+    def _get_dirty_log(self, call: Call) -> int:
+        args = call.struct(st.KvmDirtyLog)
+        call.ctx.write(args.dirty_bitmap, self.get_dirty_log(args.slot))
+        return 0
+
+    def clear_dirty_log(self, slot: int, first_page: int, num_pages: int, read: Read) -> None:
+        """KVM_CLEAR_DIRTY_LOG: clear what is set in the bitmap that `read(bytes)` returns.
+
+        It begins at `first_page`, a multiple of 64. EINVAL, ENOENT.
+        """
+        self._alive()
+        with self.slots_lock:
+            if first_page & 63:
+                fail(errno.EINVAL)
+            found = self.memslots.logged(slot)
+            rest = found.pages - first_page
+            if rest < 0 or num_pages > rest or (num_pages < rest and num_pages & 63):
+                fail(errno.EINVAL)
+            mask = int.from_bytes(read(num_pages + 63 >> 6 << 3), "little") & (1 << num_pages) - 1
+            with self.halted():
+                found.clean(mask << first_page)
+                self.stage2.flush()
+
+    def _clear_dirty_log(self, call: Call) -> int:
+        args = call.struct(st.KvmClearDirtyLog)
+        self.clear_dirty_log(
+            args.slot, args.first_page, args.num_pages,
+            lambda size: call.ctx.read(args.dirty_bitmap, size),
+        )  # fmt: skip
+        return 0
+
+    def _ioeventfd(self, call: Call) -> int:
+        self._alive()
+        args = call.struct(st.KvmIoeventfd)
+        with self.slots_lock:
+            self.ioeventfds.ioctl(args, call.ctx)
+        return 0
+
+    def register_coalesced_mmio(self, addr: int, size: int, pio: int = 0) -> None:
+        """KVM_REGISTER_COALESCED_MMIO: writes there go to the ring. EINVAL, ENOSPC."""
+        self._alive()
+        with self.slots_lock:
+            self.coalesced_mmio.register(addr, size, pio)
+
+    def unregister_coalesced_mmio(self, addr: int, size: int, pio: int = 0) -> None:
+        """KVM_UNREGISTER_COALESCED_MMIO. EINVAL."""
+        self._alive()
+        with self.slots_lock:
+            self.coalesced_mmio.unregister(addr, size, pio)
+
+    def _register_coalesced_mmio(self, call: Call) -> int:
+        zone = call.struct(st.KvmCoalescedMmioZone)
+        self.register_coalesced_mmio(zone.addr, zone.size, zone.pio)
+        return 0
+
+    def _unregister_coalesced_mmio(self, call: Call) -> int:
+        zone = call.struct(st.KvmCoalescedMmioZone)
+        self.unregister_coalesced_mmio(zone.addr, zone.size, zone.pio)
+        return 0
+
     def memory_written(self, guest_phys_addr: int, size: int) -> None:
         """Not in KVM, whose hardware snoops: user space wrote guest memory that may hold code."""
         with self.halted():
@@ -329,6 +417,8 @@ class Vm(File):
 
     def check_extension(self, cap: int) -> int:
         """KVM_CHECK_EXTENSION on the VM."""
+        if cap == Cap.MSI_DEVID:
+            return 0  # only an ITS asks for device ids
         return self.system.check_extension(cap)
 
     def _check_extension(self, call: Call) -> int:
@@ -344,6 +434,13 @@ class Vm(File):
                 self.nisv_to_user = True
             case Cap.ARM_SYSTEM_SUSPEND:
                 self.system_suspend = True
+            case Cap.MANUAL_DIRTY_LOG_PROTECT2:
+                wanted = args[0] if args else 0
+                enable = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE
+                if wanted & ~MANUAL_DIRTY_LOG_PROTECT or (wanted and not wanted & enable):
+                    fail(errno.EINVAL)
+                self.manual_dirty_log_protect = wanted
+                self.memslots.initially_set = bool(wanted & KVM_DIRTY_LOG_INITIALLY_SET)
             case _:
                 fail(errno.EINVAL)
 
@@ -397,6 +494,7 @@ class Vm(File):
                 return
         for vcpu in self.vcpus:
             vcpu.destroy()
+        self.ioeventfds.release()
         for slot in self.memslots.all():
             self.memslots.set_region(slot.slot, 0, 0, 0, 0, ())
         close = getattr(self.stage2, "close", None)
@@ -406,6 +504,11 @@ class Vm(File):
     IOCTLS: ClassVar[dict[int, Handler]] = {
         nr.KVM_CREATE_VCPU: _create_vcpu,
         nr.KVM_SET_USER_MEMORY_REGION: _set_user_memory_region,
+        nr.KVM_GET_DIRTY_LOG: _get_dirty_log,
+        nr.KVM_CLEAR_DIRTY_LOG: _clear_dirty_log,
+        nr.KVM_REGISTER_COALESCED_MMIO: _register_coalesced_mmio,
+        nr.KVM_UNREGISTER_COALESCED_MMIO: _unregister_coalesced_mmio,
+        nr.KVM_IOEVENTFD: _ioeventfd,
         nr.KVM_CREATE_IRQCHIP: lambda self, _call: self.create_irqchip() or 0,
         nr.KVM_IRQ_LINE: _irq_line,
         nr.KVM_SET_GSI_ROUTING: _set_gsi_routing,
