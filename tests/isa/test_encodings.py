@@ -73,7 +73,7 @@ def _compare(peer: Peer, words: list[int]) -> list[str]:
 def test_the_same_words_are_undefined_as_on_a_cortex_a72() -> None:
     rng = random.Random(SEED)
     excluded = [*SYSTEM, *LSE, *((mask, value) for mask, value, _ in UNIMPLEMENTED)]
-    words = [w for w in _words(100_000, 50, rng) if not _within(w, excluded)]
+    words = [w for w in _words(1_000_000, 50, rng) if not _within(w, excluded)]
     found = _compare(Peer(regs.UC_CPU_ARM64_A72), words)
     assert found == [], f"{len(found)} of {len(words)} words, such as {found[:5]}"
 
