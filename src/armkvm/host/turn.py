@@ -226,7 +226,8 @@ class Turn:
             if by is None or by.state != SLEEPING:
                 by = next(task for task in self.tasks if task.state == SLEEPING)
             self._idler = by
-            by.cond.notify_all()
+            if by.waiters:
+                by.cond.notify_all()
 
     def _next(self) -> Task:
         """Round robin."""
@@ -282,8 +283,9 @@ class Turn:
                     finally:
                         self.lock.acquire()
                     continue
-                if clock.jumps and due != NEVER and self._somebody_returns(task, me):
-                    continue
+                if clock.jumps and due != NEVER and len(self.tasks) > 1:
+                    if self._somebody_returns(task, me):
+                        continue
                 clock.ns = max(clock.ns, clock.sleep(task.cond, None if due == NEVER else due))
                 self.lock.release()
                 try:

@@ -69,6 +69,7 @@ class TimerContext:
         "_ctl",
         "_cval",
         "_hw_offset",
+        "_loaded_offset",
         "_offset_in_hw",
         "ctl",
         "cval",
@@ -104,6 +105,7 @@ class TimerContext:
         self._cval = word(state, f"{prefix}_cval")
         self._hw_offset = word(state, f"{prefix}off")
         self._offset_in_hw = prefix == "cntv"
+        self._loaded_offset = 0  # what the hardware subtracts from the counter while loaded
 
     # predicates
 
@@ -123,7 +125,7 @@ class TimerContext:
             return self.ctl & (ENABLE | IT_MASK) == ENABLE and self.cval <= self.counter()
         if self._ctl.value & (ENABLE | IT_MASK) != ENABLE:
             return False
-        return self._cval.value <= (pcpu.ns >> NS_PER_TICK_SHIFT) - self._hw_offset.value & M64
+        return self._cval.value <= (pcpu.ns >> NS_PER_TICK_SHIFT) - self._loaded_offset & M64
 
     def counter(self) -> int:
         """The guest's view of the counter this timer compares with, in ticks."""
@@ -131,8 +133,8 @@ class TimerContext:
 
     def expiry_ns(self) -> int:
         """Host time at which CVAL is reached; kvm_timer_compute_delta() as an absolute time."""
-        left = self.cval - self.counter()
         now = self.vcpu.now()
+        left = self.cval - ((now >> NS_PER_TICK_SHIFT) - self.offset.value & M64)
         if left <= 0:
             return now
         tick = 1 << NS_PER_TICK_SHIFT
@@ -155,7 +157,7 @@ class TimerContext:
         if self.loaded_on is not None:
             return
         if self._offset_in_hw:
-            self._hw_offset.value = self.offset.value
+            self._hw_offset.value = self._loaded_offset = self.offset.value
             self._cval.value = self.cval
         else:
             # There is no CNTPOFF: the offset goes into the comparison value.

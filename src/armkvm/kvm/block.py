@@ -97,7 +97,7 @@ def kvm_vcpu_check_block(vcpu: Vcpu) -> bool:
 def kvm_vcpu_halt(vcpu: Vcpu) -> None:
     """kvm_vcpu_halt() and kvm_vcpu_block(): WFI. Returns when the vCPU should look around."""
     waited = False
-    began = vcpu.now()
+    began = vcpu.vm.clock.ns
     vcpu.blocking = True
     try:
         while True:
@@ -111,7 +111,7 @@ def kvm_vcpu_halt(vcpu: Vcpu) -> None:
         vcpu.blocking = False
         vcpu.arch_timer.unblocking()
     if vcpu.trace.kvm_vcpu_wakeup is not None:
-        vcpu.trace.kvm_vcpu_wakeup(vcpu.vcpu_id, vcpu.now() - began, waited)
+        vcpu.trace.kvm_vcpu_wakeup(vcpu.vcpu_id, vcpu.vm.clock.ns - began, waited)
 
 
 def kvm_vcpu_sleep(vcpu: Vcpu) -> None:
