@@ -9,10 +9,6 @@ from armkvm.conformance import DONE, run
 from armkvm.conformance.compare import HOSTS, compare
 from armkvm.conformance.inprocess import InProcess
 
-# Sections in which armkvm does not answer as the real KVM does yet, by the first word of their
-# headings: capabilities, ioeventfd, the PMU. One that begins to agree has to leave this list.
-NOT_YET = {"caps"}
-
 
 @cache
 def log(host: str) -> tuple[str, ...]:
@@ -29,9 +25,7 @@ def test_the_log_is_the_truth(host: str) -> None:
         for section in compare(list(log(host)), truth(host), host)
         if not section.same
     }
-    new = {heading: diff for heading, diff in wrong.items() if heading.split()[0] not in NOT_YET}
-    assert new == {}
-    assert {heading.split()[0] for heading in wrong} == NOT_YET
+    assert wrong == {}
 
 
 @pytest.mark.parametrize("host", HOSTS)

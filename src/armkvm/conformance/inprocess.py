@@ -59,7 +59,7 @@ class Memory:
         return () if memory is None else ((0, memory),)
 
     def vcpu_pages(self, size: int) -> Writable | None:
-        return mmap.mmap(-1, size)
+        return None  # KVM's own are in this process already
 
     def install(self, file: File) -> int:
         fd = self._next_fd

@@ -35,6 +35,8 @@ class HostKind:
     max_vcpus: int
     breakpoints: int = 6
     watchpoints: int = 4
+    el1_32bit: bool = False  # EL1 has AArch32
+    ras: bool = False  # the RAS extension: a virtual SError has a syndrome
 
     @property
     def vgic_types(self) -> tuple[int, ...]:
@@ -49,9 +51,9 @@ class HostKind:
 KINDS = {
     kind.name: kind
     for kind in (
-        HostKind("nvhe-gicv2", False, "gicv2", True, ipa_limit=44, max_vcpus=8),
-        HostKind("vhe-gicv3", True, "gicv3", True, ipa_limit=40, max_vcpus=512),
-        HostKind("nvhe-nogic", False, "", False, ipa_limit=44, max_vcpus=8),
+        HostKind("nvhe-gicv2", False, "gicv2", True, ipa_limit=44, max_vcpus=8, el1_32bit=True),
+        HostKind("vhe-gicv3", True, "gicv3", True, ipa_limit=40, max_vcpus=512, ras=True),
+        HostKind("nvhe-nogic", False, "", False, ipa_limit=44, max_vcpus=8, el1_32bit=True),
     )
 }
 

@@ -25,6 +25,8 @@ EC_BREAKPT_LOW: Final = 0x30
 EC_SOFTSTP_LOW: Final = 0x32
 EC_BRK64: Final = 0x3C
 
+SERROR_IDS: Final = 1 << 24  # SError: the rest of the ISS is implementation defined
+
 EC_NAMES: Final = {
     EC_UNKNOWN: "UNKNOWN",
     EC_WFX: "WFx",

@@ -93,6 +93,12 @@ class Call:
             fail(errno.EFAULT)
         return cls.from_buffer(self.data)
 
+    def number(self) -> int:
+        """The int that the argument points to."""
+        if len(self.data) < 4:
+            fail(errno.EFAULT)
+        return int.from_bytes(self.data[:4], "little", signed=True)
+
     def tail(self, offset: int, size: int) -> bytes:
         """Bytes of a flexible array that follows the structure."""
         if len(self.data) >= offset + size:

@@ -1,6 +1,6 @@
 """Faults that KVM injects into the guest, after arch/arm64/kvm/inject_fault.c.
 
-They arrive as the hardware would deliver them at EL1. Left out: AArch32, nested, RAS syndromes.
+They arrive as the hardware would deliver them at EL1. Left out: AArch32, nested.
 """
 
 from __future__ import annotations
@@ -51,14 +51,26 @@ def kvm_inject_undefined(vcpu: Vcpu) -> None:
     vcpu.cpu.take_exception(esr, vcpu.state.far_el1)
 
 
+def get_events(vcpu: Vcpu, events: KvmVcpuEvents) -> None:
+    """KVM_GET_VCPU_EVENTS."""
+    events.serror_pending = int(bool(vcpu.hcr & h.HCR_VSE))
+    events.serror_has_esr = int(vcpu.vm.host.kind.ras)
+    if events.serror_pending and events.serror_has_esr:
+        events.serror_esr = vcpu.vsesr
+
+
 def set_events(vcpu: Vcpu, events: KvmVcpuEvents) -> None:
     """KVM_SET_VCPU_EVENTS: a pending SError, an external abort on the access that exited."""
     if any(events.reserved) or any(events.pad):
         fail(errno.EINVAL)
-    if events.serror_pending and events.serror_has_esr:
-        fail(errno.EINVAL)  # a syndrome needs RAS
-    with vcpu.wait:
-        if events.serror_pending:
+    ras = vcpu.vm.host.kind.ras
+    if events.serror_pending:
+        if events.serror_has_esr and (not ras or events.serror_esr & ~e.ISS_MASK):
+            fail(errno.EINVAL)  # a syndrome needs RAS
+        # Without one of user space's, it says that it is implementation defined.
+        iss = events.serror_esr if events.serror_has_esr else e.SERROR_IDS
+        vcpu.vsesr = iss if ras else 0
+        with vcpu.wait:
             vcpu.hcr |= h.HCR_VSE
     if events.ext_dabt_pending:
         kvm_inject_dabt(vcpu, vcpu.state.far_el2)
@@ -70,5 +82,5 @@ def deliver_serror(vcpu: Vcpu) -> None:
     if not cpu.pstate & PSTATE_A:
         with vcpu.wait:
             vcpu.hcr &= ~h.HCR_VSE
-        esr = e.EC_SERROR << e.EC_SHIFT | e.IL
+        esr = e.EC_SERROR << e.EC_SHIFT | e.IL | vcpu.vsesr
         cpu.take_exception(esr, vcpu.state.far_el1, kind="serror")

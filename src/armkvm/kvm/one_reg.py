@@ -17,6 +17,7 @@ from armkvm.host.cpu import NS_PER_TICK_SHIFT
 from armkvm.isa.sysreg import BY_ENCODING, STORED
 from armkvm.kvm import arch_timer as at
 from armkvm.kvm.file import fail
+from armkvm.kvm.hypercalls import STD_HYP_PV_TIME, VENDOR_HYP_FUNC_FEAT, VENDOR_HYP_PTP
 from armkvm.kvm.kvm_host import M64
 from armkvm.kvm.pmu_regs import USER as PMU_REGS
 from armkvm.kvm.pmu_regs import get_user, set_user
@@ -146,13 +147,16 @@ def _timer(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
 
 # firmware
 
-_FIRMWARE = {
+_WORKAROUNDS = {
     r.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_1: 2,  # not required
     r.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_2: 3,  # unaffected
     r.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_3: 2,
+}
+# Hypercall services by register, and which of them there are.
+_SERVICES = {
     r.KVM_REG_ARM_STD_BMAP: 0,
-    r.KVM_REG_ARM_STD_HYP_BMAP: 0,
-    r.KVM_REG_ARM_VENDOR_HYP_BMAP: 1,  # KVM's identity
+    r.KVM_REG_ARM_STD_HYP_BMAP: STD_HYP_PV_TIME,
+    r.KVM_REG_ARM_VENDOR_HYP_BMAP: VENDOR_HYP_FUNC_FEAT | VENDOR_HYP_PTP,
 }
 
 
@@ -170,12 +174,29 @@ def _firmware(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
                 fail(errno.EINVAL)
             vcpu.psci_version = value
         return vcpu.psci_version
-    fixed = _FIRMWARE.get(reg_id)
+    if reg_id in _SERVICES:
+        return _services(vcpu, reg_id, value)
+    fixed = _WORKAROUNDS.get(reg_id)
     if fixed is None:
         fail(errno.ENOENT)
     if value is not None and value != fixed:
-        fail(errno.EBUSY if vcpu.vm.has_run else errno.EINVAL)
+        fail(errno.EINVAL)
     return fixed
+
+
+def _services(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
+    """kvm_arm_set_fw_reg_bmap(): the VM's; user space may take services away before it runs."""
+    vm = vcpu.vm
+    with vm.config_lock:
+        held = vm.smccc_services.get(reg_id, _SERVICES[reg_id])
+        if value is None:
+            return held
+        if value & ~_SERVICES[reg_id]:
+            fail(errno.EINVAL)
+        if vm.has_run and value != held:
+            fail(errno.EBUSY)
+        vm.smccc_services[reg_id] = value
+    return value
 
 
 # system registers
@@ -243,7 +264,7 @@ def reg_list(vcpu: Vcpu) -> list[int]:
     ids += [r.core_reg(_SPSR + 8 * i) for i in range(5)]
     ids += [r.core_reg(_FP + 16 * i, r.KVM_REG_SIZE_U128) for i in range(32)]
     ids += [r.core_reg(_FPSR, r.KVM_REG_SIZE_U32), r.core_reg(_FPCR, r.KVM_REG_SIZE_U32)]
-    ids += [r.KVM_REG_ARM_PSCI_VERSION, *_FIRMWARE]
+    ids += [r.KVM_REG_ARM_PSCI_VERSION, *_WORKAROUNDS, *_SERVICES]
     ids += list(_TIMER_REGS)
     native = [reg.enc for reg in STORED if reg.name not in _IN_CORE and reg.name not in _HIDDEN]
     pmu = PMU_REGS if vcpu.pmu is not None else ()

@@ -79,6 +79,7 @@ class Vcpu(File):
         self.mutex = threading.Lock()  # held during every vCPU ioctl
         self.wait = threading.Condition()  # guards hcr, requests, signal_pending, mp_state
         self.hcr = 0
+        self.vsesr = 0  # VSESR_EL2: the syndrome of a pending virtual SError
         self.requests = 0
         self.signal_pending = False
         self.mode = h.OUTSIDE_GUEST_MODE
@@ -127,6 +128,12 @@ class Vcpu(File):
             # Closed meanwhile: whoever closed it left the CPU to us.
             self.destroy()
         return ret
+
+    def _run(self, call: Call) -> int:
+        if call.arg:
+            fail(errno.EINVAL)
+        self.run()
+        return 0
 
     def kick(self) -> None:
         """From any thread: end KVM_RUN with EINTR, this one or the next. An exit is never lost."""
@@ -248,6 +255,10 @@ class Vcpu(File):
                 fail(errno.ENOEXEC)
             fail(errno.EINVAL)
 
+    def _arm_vcpu_finalize(self, call: Call) -> int:
+        self.arm_vcpu_finalize(call.number())
+        return 0
+
     def get_one_reg(self, reg_id: int) -> int:
         """KVM_GET_ONE_REG. ENOEXEC (not initialised), ENOENT (no such register), EINVAL (size)."""
         with self.mutex:
@@ -330,7 +341,7 @@ class Vcpu(File):
         with self.mutex:
             self._alive()
             events = st.KvmVcpuEvents()
-            events.serror_pending = int(bool(self.hcr & h.HCR_VSE))
+            inject_fault.get_events(self, events)
             return events
 
     def set_vcpu_events(self, events: st.KvmVcpuEvents) -> None:
@@ -454,9 +465,9 @@ class Vcpu(File):
             self.mutex.release()
 
     IOCTLS: ClassVar[dict[int, Handler]] = {
-        nr.KVM_RUN: lambda self, _call: self.run() or 0,
+        nr.KVM_RUN: _run,
         nr.KVM_ARM_VCPU_INIT: _arm_vcpu_init,
-        nr.KVM_ARM_VCPU_FINALIZE: lambda self, call: self.arm_vcpu_finalize(call.data[0]) or 0,
+        nr.KVM_ARM_VCPU_FINALIZE: _arm_vcpu_finalize,
         nr.KVM_GET_ONE_REG: _get_one_reg,
         nr.KVM_SET_ONE_REG: _set_one_reg,
         nr.KVM_GET_REG_LIST: _get_reg_list,

@@ -29,6 +29,7 @@ from armkvm.abi.kvm import (
 )
 from armkvm.kvm import vgic_init
 from armkvm.kvm.arch_timer import DEFAULT_PPIS, Offset
+from armkvm.kvm.capabilities import MANUAL_DIRTY_LOG_PROTECT
 from armkvm.kvm.coalesced_mmio import CoalescedMmio
 from armkvm.kvm.eventfd import IoEventFds
 from armkvm.kvm.file import Call, File, Handler, Writable, fail
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from armkvm.kvm.system import System
     from armkvm.kvm.vgic_irq import VgicDist
 
-MANUAL_DIRTY_LOG_PROTECT = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET
 Read = Callable[[int], bytes]  # so many bytes of the client's; EFAULT
 
 
@@ -84,6 +84,7 @@ class Vm(File):
         self.system_suspend = False
         self.manual_dirty_log_protect = 0
         self.pmu_filter: bytearray | None = None  # one byte an event: it may be counted
+        self.smccc_services: dict[int, int] = {}  # bitmaps that user space has set, by one-reg
         self.coalesced_mmio = CoalescedMmio(self)
         self.ioeventfds = IoEventFds(self)
         self._references = 1
