@@ -92,6 +92,13 @@ class Clock:
         """The host works for a while with no vCPU loaded."""
         self.ns += ns
 
+    def skip_to(self, ns: int) -> None:
+        """Time was at `ns` when a guest that shall go on was saved: be there. It never goes back.
+
+        No vCPU is loaded. The calendar does not move, unless it is counted like everything else.
+        """
+        self.ns = max(self.ns, ns)
+
     def sleep(self, cond: threading.Condition, deadline: int | None) -> int:
         """Wait for a notification or the deadline (ns). Returns the time afterwards.
 
@@ -125,6 +132,10 @@ class PacedClock(Clock):
     def __init__(self, epoch_ns: int | None = None) -> None:
         super().__init__(time.time_ns() if epoch_ns is None else epoch_ns)
 
+    def skip_to(self, ns: int) -> None:
+        self.epoch_ns -= max(0, ns - self.ns)
+        super().skip_to(ns)
+
     def sleep(self, cond: threading.Condition, deadline: int | None) -> int:
         begin = self.ns
         started = time.monotonic_ns()
@@ -156,6 +167,11 @@ class RealtimeClock(Clock):
 
     def now(self) -> int:
         return max(self.ns, time.monotonic_ns() - self._origin)
+
+    def skip_to(self, ns: int) -> None:
+        skipped = max(0, ns - self.now())
+        self.epoch_ns -= skipped
+        self._origin -= skipped
 
     def enter(self, pcpu: PhysicalCpu) -> None:
         host = time.monotonic_ns() - self._origin

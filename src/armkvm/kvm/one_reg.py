@@ -21,7 +21,7 @@ from armkvm.kvm.hypercalls import STD_HYP_PV_TIME, VENDOR_HYP_FUNC_FEAT, VENDOR_
 from armkvm.kvm.kvm_host import M64
 from armkvm.kvm.pmu_regs import USER as PMU_REGS
 from armkvm.kvm.pmu_regs import get_user, set_user
-from armkvm.kvm.sys_regs import Encoding, sys_reg_descs
+from armkvm.kvm.sys_regs import ID_AA64PFR0_EL1, PFR0_GIC_SHIFT, Encoding, sys_reg_descs
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
@@ -229,15 +229,29 @@ def _system(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
     if value is None:
         return vcpu.cpu.get_sysreg(*enc)
     if native.kind == "id" and native.name != "MPIDR_EL1":
-        # What a vCPU is can be read and written back, not changed.
-        if value != vcpu.cpu.get_sysreg(*enc):
-            fail(errno.EBUSY if vcpu.vm.has_run else errno.EINVAL)
+        _identity(vcpu, enc, value)
         return value
     if native.name == "MPIDR_EL1":
         vcpu.state.mpidr_el1 = value
     else:
         vcpu.cpu.set_sysreg(*enc, value)
     return value
+
+
+def _identity(vcpu: Vcpu, enc: Encoding, value: int) -> None:
+    """set_id_reg(): what a vCPU is can be read and written back, not changed.
+
+    But for ID_AA64PFR0_EL1.GIC, as long as nothing has run: a vCPU that has run without a GICv3 has
+    lost the field, and what was read from it must fit a new one, which has not yet.
+    """
+    held = vcpu.cpu.get_sysreg(*enc)
+    if value == held:
+        return
+    if vcpu.vm.has_run:
+        fail(errno.EBUSY)
+    if enc != ID_AA64PFR0_EL1 or value != held & ~(0xF << PFR0_GIC_SHIFT):
+        fail(errno.EINVAL)
+    vcpu.cpu.set_sysreg(*enc, value)
 
 
 def _pmu(vcpu: Vcpu, enc: Encoding, value: int | None) -> int:

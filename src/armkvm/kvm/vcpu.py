@@ -40,7 +40,7 @@ class Vcpu(File):
     """One virtual CPU.
 
     A client uses the methods named as ioctls, `run_struct`, `pages`, `kick`, `stat`,
-    `instructions`, `limit`, `held` and `announce`. The other attributes are the hypervisor's own,
+    `instructions`, `limit`, `blocking`, `held` and `announce`. The other attributes are the hypervisor's own,
     as members of struct kvm_vcpu are.
     """
 
@@ -87,7 +87,8 @@ class Vcpu(File):
         self.ran_once = False  # KVM_ARCH_FLAG_HAS_RAN_ONCE, of this vCPU
         self.pcpu: PhysicalCpu | None = None  # where it is loaded
         self.last_pcpu: PhysicalCpu | None = None
-        self.blocking = False  # asleep in WFI: its timers need a soft timer
+        # Asleep in WFI: its timers need a soft timer. KVM's statistic of that name.
+        self.blocking = False
         self.lines_in_hw = 0  # lines as the engine has them
         self.mmio_needed = False
         self.esr = 0  # of the last trap
@@ -263,13 +264,23 @@ class Vcpu(File):
         """KVM_GET_ONE_REG. ENOEXEC (not initialised), ENOENT (no such register), EINVAL (size)."""
         with self.mutex:
             self._alive(initialized=True)
+            self._pending_reset()
             return one_reg.get_reg(self, reg_id)
 
     def set_one_reg(self, reg_id: int, value: int) -> None:
         """KVM_SET_ONE_REG; the same errors, and EINVAL or EBUSY for a value that cannot be."""
         with self.mutex:
             self._alive(initialized=True)
+            self._pending_reset()
             one_reg.set_reg(self, reg_id, value)
+
+    def _pending_reset(self) -> None:
+        """A PSCI CPU_ON that the vCPU has not acted on yet comes before any register access.
+
+        Otherwise what user space reads is too old, and what it writes is lost.
+        """
+        if self.check_request(h.REQ_VCPU_RESET):
+            reset.kvm_reset_vcpu(self)
 
     def _get_one_reg(self, call: Call) -> int:
         reg = call.struct(st.KvmOneReg)
