@@ -40,8 +40,8 @@ class Vcpu(File):
     """One virtual CPU.
 
     A client uses the methods named as ioctls, `run_struct`, `pages`, `kick`, `stat`,
-    `instructions`, `limit`, `blocking`, `held` and `announce`. The other attributes are the hypervisor's own,
-    as members of struct kvm_vcpu are.
+    `instructions`, `limit`, `blocking`, `held` and `announce`. The other attributes are the
+    hypervisor's own, as members of struct kvm_vcpu are.
     """
 
     def __init__(self, vm: Vm, vcpu_id: int, run_pages: Writable | None = None) -> None:
