@@ -374,6 +374,34 @@ def test_leaving_passes_the_turn_and_ends_waiting() -> None:
     cast.turn.give(cast.tasks[0])
 
 
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_the_order_goes_on_where_one_left(gone: int) -> None:
+    cast = Cast(3)
+    for task in cast.tasks:
+        cast.turn.announce(task)
+    cast.turn.take(cast.tasks[0])
+    for _ in range(gone):
+        pass_to_next(cast)
+    cast.turn.leave(cast.tasks[gone])
+    assert cast.turn.owner is cast.tasks[(gone + 1) % 3]
+    cast.turn.leave(cast.tasks[(gone + 1) % 3])
+    assert cast.turn.owner is cast.tasks[(gone + 2) % 3]
+    cast.turn.leave(cast.tasks[(gone + 2) % 3])
+    again = cast.turn.join()
+    cast.turn.take(again)
+    assert cast.turn.owner is again
+
+
+def pass_to_next(cast: Cast) -> None:
+    """The owner's thread gives the turn up and asks for it again; we are the next one's."""
+    owner = cast.turn.owner
+    assert owner is not None
+    cast.turn.take(owner)
+    for _ in range(owner.depth):
+        cast.turn.give(owner)
+    cast.turn.announce(owner)
+
+
 def test_giving_what_one_has_not_does_nothing() -> None:
     cast = Cast(2)
     cast.turn.give(cast.tasks[0])

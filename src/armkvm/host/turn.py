@@ -79,7 +79,7 @@ class Turn:
         self.owner: Task | None = None
         self.crowded = False  # somebody else wants to run: read without the lock
         self.slice_ns = NEVER  # end of the owner's slice
-        self._last = -1  # index of the last owner
+        self._last: Task | None = None  # the last owner
         self._runnable = 0
         self._asleep = 0
         self._idler: Task | None = None  # whose thread idles for all
@@ -102,8 +102,8 @@ class Turn:
                 return
             index = self.tasks.index(task)
             del self.tasks[index]
-            if self._last >= index:
-                self._last -= 1
+            if self._last is task:
+                self._last = self.tasks[index - 1] if self.tasks else None
             self._drop(task, GONE)
             task.cond.notify_all()
 
@@ -131,6 +131,13 @@ class Turn:
             return
         with self.lock:
             owner = self.owner
+            if owner is None and self._idler is None and task.state in (ABSENT, OUTSIDE):
+                # Nobody else runs or sleeps: the way of a single vCPU, kept short.
+                self._set(task, RUNNABLE)
+                self._grant(task)
+                task.thread = task.user = me
+                task.depth = 1
+                return
             if owner is not None and owner.thread == me:
                 task.outer = owner, owner.depth
                 self._drop(owner, OUTSIDE)
@@ -147,7 +154,12 @@ class Turn:
             task.depth -= 1
             return
         with self.lock:
-            self._drop(task, RUNNABLE if task.waiters else OUTSIDE)
+            if self.crowded or self._asleep or task.waiters:
+                self._drop(task, RUNNABLE if task.waiters else OUTSIDE)
+            else:
+                task.thread = task.depth = 0
+                self._set(task, OUTSIDE)
+                self.owner = None
         if task.outer is not None:
             (outer, depth), task.outer = task.outer, None
             self.take(outer)
@@ -195,8 +207,15 @@ class Turn:
     # all that follows is called with the lock held
 
     def _set(self, task: Task, state: int) -> None:
-        self._runnable += (state == RUNNABLE) - (task.state == RUNNABLE)
-        self._asleep += (state == SLEEPING) - (task.state == SLEEPING)
+        before = task.state
+        if before == RUNNABLE:
+            self._runnable -= 1
+        elif before == SLEEPING:
+            self._asleep -= 1
+        if state == RUNNABLE:
+            self._runnable += 1
+        elif state == SLEEPING:
+            self._asleep += 1
         task.state = state
         self.crowded = self._runnable > 1
 
@@ -218,8 +237,8 @@ class Turn:
             # It has to account for the time first, and to finish with its timers.
             self._idler.cond.notify_all()
         elif self._runnable:
-            self.owner = task = self._next()
-            self.slice_ns = self.clock.ns + SLICE_NS
+            task = self._next()
+            self._grant(task)
             if task.waiters:
                 task.cond.notify_all()
         elif self._asleep:
@@ -229,18 +248,17 @@ class Turn:
             if by.waiters:
                 by.cond.notify_all()
 
+    def _grant(self, task: Task) -> None:
+        self.owner = self._last = task
+        self.slice_ns = self.clock.ns + SLICE_NS
+
     def _next(self) -> Task:
         """Round robin."""
-        tasks, count = self.tasks, len(self.tasks)
-        if count == 1:
-            return tasks[0]
-        order = [(self._last + n) % count for n in range(1, count + 1)]
-        order = [i for i in order if tasks[i].state == RUNNABLE]
-        chosen = order[0]
-        if self.choose is not None:
-            chosen = tasks.index(self.choose([tasks[i] for i in order]))
-        self._last = chosen
-        return tasks[chosen]
+        tasks, last = self.tasks, self._last
+        start = 0 if last is None else tasks.index(last) + 1
+        order = tasks[start:] + tasks[:start] if start < len(tasks) else tasks
+        runnable = [task for task in order if task.state == RUNNABLE]
+        return runnable[0] if self.choose is None else self.choose(runnable)
 
     def _await(self, task: Task, me: int, depth: int) -> None:
         """Wait until it is this task's turn, idling if that falls to us."""
