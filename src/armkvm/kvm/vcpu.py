@@ -148,6 +148,7 @@ class Vcpu(File):
 
         A VMM that handles the exits of several vCPUs in here, one thread each, accesses its devices
         in an order that is the same in every run. In KVM_RUN other vCPUs have their turns as ever.
+        In here do not wait for what needs another's turn: an ioctl of a vCPU that is in KVM_RUN.
         """
         self.turn.take(self.task)
         try:
