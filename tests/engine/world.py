@@ -138,6 +138,12 @@ class World:
         self.start(pstate=pstate, **x)
         self.finish()
 
+    def run_at(self, word: int, **x: int) -> int:
+        """Run one word at CODE; returns the Exit."""
+        self.code(word)
+        self.start(**x)
+        return self.run()
+
     def taken(self) -> Taken | None:
         """The exception that the CPU stands in the vector of."""
         s = self.s
