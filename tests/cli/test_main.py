@@ -53,7 +53,7 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
         (["run", "--ker", "x"], "unrecognized arguments: --ker x"),
         (["run", "extra"], "unrecognized arguments: extra"),
         (["run", "--irqchip", "vic"], "invalid choice: 'vic'"),
-        (["run", "--irqchip", "bcm2836"], "--irqchip bcm2836 is not there yet"),
+        (["run", "--irqchip", "bcm2836", "-c", "5"], "--cpus 5 is too many: a BCM2836 has 4 cores"),
         (
             ["run", "--irqchip", "kernel-gicv3", "--host", "nvhe-gicv2"],
             "--irqchip kernel-gicv3 needs --host vhe-gicv3",

@@ -19,14 +19,12 @@ from armkvm.cli.sizes import positive, seconds, size
 from armkvm.vmm import apt, guest, loader
 from armkvm.vmm.board import RAM_BASE
 from armkvm.vmm.console import StdioConsole
-from armkvm.vmm.gicv2 import MAX_CPUS
 from armkvm.vmm.initramfs import default_initramfs
-from armkvm.vmm.kernel_gic import MAX_REDISTRIBUTORS
+from armkvm.vmm.irqchip import LIMITS
 
 if TYPE_CHECKING:
     from armkvm.vmm.machine import Machine, Outcome
 
-IRQCHIPS = ("gicv2", "kernel-gicv2", "kernel-gicv3", "bcm2836")
 HOSTS = ("nvhe-gicv2", "vhe-gicv3")
 HOST_OF_KERNEL_GIC = {"kernel-gicv2": "nvhe-gicv2", "kernel-gicv3": "vhe-gicv3"}
 TIMES = ("virtual", "paced", "realtime")
@@ -48,12 +46,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help=f"kernel command line (default {DEFAULT_PARAMS!r}; "
         "the default guest gets both)")  # fmt: skip
     add("-c", "--cpus", "-smp", metavar="N", type=positive, default=1,
-        help=f"vCPUs, at most {MAX_CPUS} (default 1)")  # fmt: skip
+        help="vCPUs, as many as the interrupt controller has CPUs at most (default 1)")  # fmt: skip
     add("-m", "--mem", metavar="SIZE", type=size, default=DEFAULT_MEMORY,
         help="memory: 512 (MiB), 256M, 2G (default 512)")  # fmt: skip
-    add("--irqchip", choices=IRQCHIPS, default="gicv2",
+    add("--irqchip", choices=LIMITS, default="gicv2",
         help="gicv2 (default): a GICv2 in user space; "
-        "kernel-gicv2, kernel-gicv3: KVM's own")  # fmt: skip
+        "bcm2836: the Raspberry Pi's; kernel-gicv2, kernel-gicv3: KVM's own")  # fmt: skip
     add("--host", choices=HOSTS,
         help="the host that KVM runs on (default nvhe-gicv2; "
         "vhe-gicv3 for kernel-gicv3)")  # fmt: skip
@@ -136,17 +134,13 @@ def _host(args: argparse.Namespace) -> str:
 
 
 def _refuse(args: argparse.Namespace) -> None:
-    """Options that the design has and this version has not."""
-    if args.irqchip == "bcm2836":
-        raise UsageError(f"--irqchip {args.irqchip} is not there yet; gicv2 is")
+    """Options that do not go together."""
     wants = HOST_OF_KERNEL_GIC.get(args.irqchip)
     if wants is not None and args.host not in (None, wants):
         raise UsageError(f"--irqchip {args.irqchip} needs --host {wants}: KVM has the host's kind")
-    if args.irqchip == "kernel-gicv3":
-        if args.cpus > MAX_REDISTRIBUTORS:
-            raise UsageError(f"--cpus {args.cpus} is too many: at most {MAX_REDISTRIBUTORS}")
-    elif args.cpus > MAX_CPUS:
-        raise UsageError(f"--cpus {args.cpus} is too many: a GICv2 has {MAX_CPUS} CPU interfaces")
+    most, why = LIMITS[args.irqchip]
+    if args.cpus > most:
+        raise UsageError(f"--cpus {args.cpus} is too many: {why}")
     if args.mem > MEMORY_MAX:
         raise UsageError(f"--mem is too large: at most {MEMORY_MAX >> 30}G")
     if args.initrd is not None and args.kernel is None:

@@ -5,6 +5,7 @@ that a guest built for that machine finds its console. The GIC's CPU interface i
 QEMU's 64 KiB window. Left out: flash, fw_cfg, PCI, GPIO, secure devices.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from armkvm.vmm.fdt import Fdt
@@ -68,12 +69,18 @@ def cpus_fdt(fdt: Fdt, cpus: int) -> None:
         fdt.prop("method", "hvc")
 
 
-def timer_fdt(fdt: Fdt) -> None:
-    """The architected timers (bindings/timer/arm,arch_timer.yaml)."""
-    ppis = (
+# The timers' interrupts behind a GIC: secure, non-secure, virtual, hypervisor.
+TIMER_PPIS = tuple(
+    cell
+    for ppi in (
         PPI_SECURE_PHYSICAL_TIMER, PPI_PHYSICAL_TIMER, PPI_VIRTUAL_TIMER, PPI_HYP_TIMER,
-    )  # fmt: skip
-    cells = [c for ppi in ppis for c in (FDT_PPI, ppi - 16, 0x100 | IRQ_LEVEL_HIGH)]
+    )
+    for cell in (FDT_PPI, ppi - 16, 0x100 | IRQ_LEVEL_HIGH)
+)  # fmt: skip
+
+
+def timer_fdt(fdt: Fdt, cells: Sequence[int] = TIMER_PPIS) -> None:
+    """The architected timers (bindings/timer/arm,arch_timer.yaml)."""
     with fdt.node("timer"):
         fdt.prop("compatible", "arm,armv8-timer")
         fdt.prop("interrupts", *cells)
@@ -90,7 +97,17 @@ def apb_clock_fdt(fdt: Fdt) -> None:
         fdt.prop("phandle", fdt.phandle(LABEL_APB_CLOCK))
 
 
+def spi(place: Place) -> int:
+    """The SPI of a device that has one."""
+    assert place.spi is not None
+    return place.spi
+
+
+# How an interrupt controller describes a device's interrupt in the device's node.
+Describe = Callable[[Fdt, Place], None]
+
+
 def interrupt_fdt(fdt: Fdt, place: Place) -> None:
-    """The ``interrupts`` property of a device with a level-sensitive SPI."""
+    """The ``interrupts`` property of a device with a level-sensitive SPI of a GIC."""
     if place.spi is not None:
         fdt.prop("interrupts", FDT_SPI, place.spi, IRQ_LEVEL_HIGH)

@@ -9,12 +9,13 @@ are those of QEMU's virt machine. Left out: ITS, save and restore.
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from armkvm.abi import kvm as k
 from armkvm.abi import vgic
 from armkvm.vmm import board
-from armkvm.vmm.device import Line
+from armkvm.vmm.device import Line, Region
 from armkvm.vmm.errors import GuestError
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ MAX_REDISTRIBUTORS = REDISTRIBUTORS.size // vgic.KVM_VGIC_V3_REDIST_SIZE
 
 class KernelGic:
     """A vgic of a VM, initialised. `version` is 2 or 3; GuestError where the host has none."""
+
+    windows: Sequence[tuple[int, Region]] = ()  # they are KVM's
+    timer_cells: Sequence[int] = board.TIMER_PPIS
 
     def __init__(self, vm: Vm, cpus: int, version: int, spis: int = board.SPIS) -> None:
         self.vm = vm
@@ -61,14 +65,17 @@ class KernelGic:
             vgic.KVM_DEV_ARM_VGIC_GRP_CTRL, vgic.KVM_DEV_ARM_VGIC_CTRL_INIT
         )
 
-    def spi_line(self, spi: int) -> Line:
+    def line(self, place: board.Place) -> Line:
         """An SPI's input as a one-method trigger."""
-        word = k.irq_word(k.KVM_ARM_IRQ_TYPE_SPI, 0, 32 + spi)
+        word = k.irq_word(k.KVM_ARM_IRQ_TYPE_SPI, 0, 32 + board.spi(place))
         return lambda level: self.vm.irq_line(word, level)
 
-    def set_ppi(self, cpu: int, ppi: int, level: bool) -> None:
+    def set_device(self, cpu: int, device: int, level: bool) -> None:
         """The kernel's devices drive their PPIs themselves, and report no levels."""
-        raise AssertionError(f"PPI {ppi} of CPU {cpu} went to {level} in user space")
+        raise AssertionError(f"device {device} of CPU {cpu} went to {level} in user space")
+
+    def tick(self) -> None:
+        """Its timers are the kernel's."""
 
     def fdt(self, fdt: Fdt) -> None:
         """The node, by bindings/interrupt-controller/arm,gic.yaml and arm,gic-v3.yaml."""
@@ -81,6 +88,10 @@ class KernelGic:
             fdt.prop("#address-cells", 0)
             fdt.reg(board.GICD.base, board.GICD.size, second.base, second.size)
             fdt.prop("phandle", fdt.phandle(board.LABEL_GIC))
+
+    def interrupt(self, fdt: Fdt, place: board.Place) -> None:
+        """As behind any GIC."""
+        board.interrupt_fdt(fdt, place)
 
     def close(self) -> None:
         """Close the device's file; the VM keeps the interrupt controller."""

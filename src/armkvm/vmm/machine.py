@@ -29,19 +29,11 @@ from armkvm.vmm.console import Console
 from armkvm.vmm.device import OddAccesses
 from armkvm.vmm.errors import GuestError
 from armkvm.vmm.fdt import Fdt, u64
-from armkvm.vmm.gicv2 import GicV2
-from armkvm.vmm.kernel_gic import KernelGic
+from armkvm.vmm.irqchip import DEVICE_PPIS, make
 from armkvm.vmm.loader import Image
 from armkvm.vmm.pl011 import Pl011
 from armkvm.vmm.pl031 import Pl031
 
-# Devices in the kernel whose level a user-space interrupt controller sees, and their PPIs.
-DEVICE_PPIS = (
-    (k.KVM_ARM_DEV_EL1_VTIMER, board.PPI_VIRTUAL_TIMER),
-    (k.KVM_ARM_DEV_EL1_PTIMER, board.PPI_PHYSICAL_TIMER),
-    (k.KVM_ARM_DEV_PMU, board.PPI_PMU),
-)
-KERNEL_GICS = {"kernel-gicv2": 2, "kernel-gicv3": 3}  # irqchip: version
 _SYSTEM_EVENTS = {
     k.KVM_SYSTEM_EVENT_SHUTDOWN: "shutdown",
     k.KVM_SYSTEM_EVENT_RESET: "reset",
@@ -61,7 +53,7 @@ class Config:
     cpus: int = 1
     max_insns: int | None = None
     timeout: float | None = None
-    irqchip: str = "gicv2"  # in user space; kernel-gicv2, kernel-gicv3
+    irqchip: str = "gicv2"  # a name in irqchip.LIMITS
 
 
 @dataclass
@@ -97,23 +89,17 @@ class Machine:
         self._started_ns = self._wall_ns = 0
 
         self.bus = Bus(self.odd)
-        self.gic = self._interrupt_controller()
-        self.uart = Pl011(self.console.write, self.gic.spi_line(_spi(board.UART)),
+        clock = self.system.clock
+        self.irqchip = make(config.irqchip, self.vm, config.cpus, clock.now, self.odd)
+        for base, region in self.irqchip.windows:
+            self.bus.map(base, region)
+        self.uart = Pl011(self.console.write, self.irqchip.line(board.UART),
                           on_room=self._feed_uart, report=self.odd)  # fmt: skip
-        self.rtc = Pl031(lambda: self.system.clock.wall_ns() / 1e9,
-                         self.gic.spi_line(_spi(board.RTC)), report=self.odd)  # fmt: skip
+        self.rtc = Pl031(lambda: clock.wall_ns() / 1e9, self.irqchip.line(board.RTC),
+                         report=self.odd)  # fmt: skip
         self.bus.map(board.UART.base, self.uart)
         self.bus.map(board.RTC.base, self.rtc)
         self._load()
-
-    def _interrupt_controller(self) -> GicV2 | KernelGic:
-        config = self.config
-        if config.irqchip in KERNEL_GICS:
-            return KernelGic(self.vm, config.cpus, KERNEL_GICS[config.irqchip])
-        gic = GicV2(config.cpus, self._set_irq, self._set_fiq, spis=board.SPIS, report=self.odd)
-        self.bus.map(board.GICD.base, gic.distributor)
-        self.bus.map(board.GICC.base, gic.cpu_interface)
-        return gic
 
     # -- what the guest finds -------------------------------------------------------------
     def dtb(self) -> bytes:
@@ -135,14 +121,11 @@ class Machine:
             fdt.prop("device_type", "memory")
             fdt.reg(board.RAM_BASE, self.config.mem_bytes)
         board.cpus_fdt(fdt, self.config.cpus)
-        board.timer_fdt(fdt)
+        board.timer_fdt(fdt, self.irqchip.timer_cells)
         board.apb_clock_fdt(fdt)
-        if isinstance(self.gic, KernelGic):
-            self.gic.fdt(fdt)
-        else:
-            self.gic.fdt(fdt, board.GICD, board.GICC)
-        self.uart.fdt(fdt, board.UART)
-        self.rtc.fdt(fdt, board.RTC)
+        self.irqchip.fdt(fdt)
+        self.uart.fdt(fdt, board.UART, self.irqchip.interrupt)
+        self.rtc.fdt(fdt, board.RTC, self.irqchip.interrupt)
         return fdt.blob()
 
     def _load(self) -> None:
@@ -160,19 +143,13 @@ class Machine:
         self._memory[at : at + len(data)] = data
 
     # -- interrupts -----------------------------------------------------------------------
-    def _set_irq(self, cpu: int, level: bool) -> None:
-        self.vm.irq_line(k.irq_word(k.KVM_ARM_IRQ_TYPE_CPU, cpu, k.KVM_ARM_IRQ_CPU_IRQ), level)
-
-    def _set_fiq(self, cpu: int, level: bool) -> None:
-        self.vm.irq_line(k.irq_word(k.KVM_ARM_IRQ_TYPE_CPU, cpu, k.KVM_ARM_IRQ_CPU_FIQ), level)
-
     def _device_levels(self, cpu: int, levels: int) -> None:
-        """The outputs of a vCPU's in-kernel devices moved: move the GIC's inputs."""
+        """The outputs of a vCPU's in-kernel devices moved: tell the interrupt controller."""
         changed = levels ^ self._levels[cpu]
         self._levels[cpu] = levels
-        for bit, ppi in DEVICE_PPIS:
-            if changed & bit:
-                self.gic.set_ppi(cpu, ppi, bool(levels & bit))
+        for device in DEVICE_PPIS:
+            if changed & device:
+                self.irqchip.set_device(cpu, device, bool(levels & device))
 
     # -- running --------------------------------------------------------------------------
     def run(self) -> Outcome:
@@ -278,7 +255,7 @@ class Machine:
         if limit is not None and self.vm.instructions >= limit:
             return Outcome("limit")
         self._feed_uart()
-        self._tick_rtc()
+        self._tick()
         return None
 
     @staticmethod
@@ -299,9 +276,10 @@ class Machine:
     def _idle(self, _due: int | None) -> None:
         """All vCPUs sleep: a good time to show output and to look at the clock."""
         self.console.flush()
-        self._tick_rtc()
+        self._tick()
 
-    def _tick_rtc(self) -> None:
+    def _tick(self) -> None:
+        self.irqchip.tick()
         if self.rtc.deadline is not None:
             self.rtc.tick()
 
@@ -335,8 +313,7 @@ class Machine:
     def close(self) -> None:
         """Give everything back. May be called twice."""
         self.system.clock.idle = None
-        if isinstance(self.gic, KernelGic):
-            self.gic.close()
+        self.irqchip.close()
         for vcpu in self.vcpus:
             vcpu.close()
         self.vm.close()
@@ -367,8 +344,3 @@ def _guest_memory(size: int) -> mmap.mmap:
 def _core(index: int) -> int:
     """Register id of a 64-bit core register: X0..X30, SP, PC (32), PSTATE."""
     return 0x6030_0000_0010_0000 | index * 2
-
-
-def _spi(place: board.Place) -> int:
-    assert place.spi is not None
-    return place.spi

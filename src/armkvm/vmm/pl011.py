@@ -14,7 +14,7 @@ much was taken); each byte of output passes straight to the VMM's callable and i
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from armkvm.vmm.board import LABEL_APB_CLOCK, Place, interrupt_fdt
+from armkvm.vmm.board import LABEL_APB_CLOCK, Describe, Place, interrupt_fdt
 from armkvm.vmm.device import (
     Line,
     Register,
@@ -170,11 +170,11 @@ class Pl011(RegisterBlock):
         self._state = state.copy()
         self._update()
 
-    def fdt(self, fdt: Fdt, place: Place) -> None:
+    def fdt(self, fdt: Fdt, place: Place, interrupt: Describe = interrupt_fdt) -> None:
         with fdt.node(f"pl011@{place.base:x}"):
             fdt.prop("compatible", "arm,pl011", "arm,primecell")
             fdt.reg(place.base, place.size)
-            interrupt_fdt(fdt, place)
+            interrupt(fdt, place)
             clock = fdt.phandle(LABEL_APB_CLOCK)
             fdt.prop("clocks", clock, clock)
             fdt.prop("clock-names", "uartclk", "apb_pclk")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import floor
 
-from armkvm.vmm.board import LABEL_APB_CLOCK, Place, interrupt_fdt
+from armkvm.vmm.board import LABEL_APB_CLOCK, Describe, Place, interrupt_fdt
 from armkvm.vmm.device import (
     Line,
     Register,
@@ -111,11 +111,11 @@ class Pl031(RegisterBlock):
         self._state = replace(state)
         self.tick()
 
-    def fdt(self, fdt: Fdt, place: Place) -> None:
+    def fdt(self, fdt: Fdt, place: Place, interrupt: Describe = interrupt_fdt) -> None:
         with fdt.node(f"pl031@{place.base:x}"):
             fdt.prop("compatible", "arm,pl031", "arm,primecell")
             fdt.reg(place.base, place.size)
-            interrupt_fdt(fdt, place)
+            interrupt(fdt, place)
             fdt.prop("clocks", fdt.phandle(LABEL_APB_CLOCK))
             fdt.prop("clock-names", "apb_pclk")
 
