@@ -123,7 +123,7 @@ class _Host:
 
     def set(self, value: int) -> None:
         self.get()
-        self.env[_MXCSR : _MXCSR + 4] = value.to_bytes(4, "little")
+        ctypes.c_uint32.from_buffer(self.env, _MXCSR).value = value
         assert _libm.fesetenv(self.env) == 0
 
 

@@ -25,7 +25,8 @@ def now_ns(world: World, count: int | None = None) -> int:
 
 def ticks(world: World, off: str, count: int | None = None) -> int:
     """The counter, with its offset."""
-    return (now_ns(world, count) >> 4) - getattr(world.s, off) & M64
+    offset: int = getattr(world.s, off)
+    return (now_ns(world, count) >> 4) - offset & M64
 
 
 def loop(world: World) -> None:
@@ -119,7 +120,8 @@ def test_condition_is_unsigned(world: World, t: str, off: str) -> None:
 
 def first_count(world: World, off: str, cval: int) -> int:
     """The first count at which the timer's condition is met, by search."""
-    low, high = world.s.count, world.s.count + (1 << 40)
+    low: int = world.s.count
+    high = low + (1 << 40)
     while low < high:
         middle = (low + high) // 2
         if ticks(world, off, middle) >= cval:
