@@ -59,11 +59,13 @@ def cpus_fdt(fdt: Fdt, cpus: int) -> None:
         fdt.prop("#address-cells", 1)
         fdt.prop("#size-cells", 0)
         for n in range(cpus):
-            with fdt.node(f"cpu@{n:x}"):
+            # KVM's MPIDR_EL1: 16 CPUs a cluster, so that an SGI's target list reaches them.
+            affinity = n >> 4 << 8 | n & 15
+            with fdt.node(f"cpu@{affinity:x}"):
                 fdt.prop("device_type", "cpu")
                 fdt.prop("compatible", "arm,armv8")
                 fdt.prop("enable-method", "psci")
-                fdt.prop("reg", n)
+                fdt.prop("reg", affinity)
     with fdt.node("psci"):
         fdt.prop("compatible", "arm,psci-1.0", "arm,psci-0.2")
         fdt.prop("method", "hvc")
