@@ -1,5 +1,7 @@
 """hrtimers."""
 
+import pytest
+
 from armkvm.host.cpu import NEVER
 from armkvm.host.hrtimer import Hrtimer, HrtimerBase
 
@@ -55,3 +57,25 @@ def test_moving_a_timer_to_another_cpu() -> None:
     timer.start(first, 10)
     timer.start(second, 20)
     assert (first.next_ns, second.next_ns) == (NEVER, 20)
+
+
+def test_a_timer_cancelled_by_another_thread_at_the_last_moment_does_not_run() -> None:
+    """Between the look at `next_ns` and the lock: the queue was empty then, and run() fell over."""
+    base = HrtimerBase()
+    timer = Hrtimer(lambda _now: pytest.fail("it was cancelled"))
+    timer.start(base, 10)
+
+    class Late:
+        """The queue's lock; who takes it first finds that the canceller was faster."""
+
+        def __enter__(self) -> None:
+            base.lock = lock
+            timer.cancel()
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    lock = base.lock
+    base.lock = Late()  # type: ignore[assignment]
+    assert base.run(10) == 0

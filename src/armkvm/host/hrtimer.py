@@ -8,9 +8,13 @@ guest nanoseconds. Left out: slack, soft-interrupt expiry, several clocks.
 from __future__ import annotations
 
 import threading
+from bisect import insort_right
 from collections.abc import Callable
+from operator import attrgetter
 
 from armkvm.host.cpu import NEVER
+
+_expires = attrgetter("expires")
 
 
 class Hrtimer:
@@ -35,9 +39,8 @@ class Hrtimer:
         with base.lock:
             self.expires = expires
             self._base = base
-            base.timers.append(self)
-            if expires < base.next_ns:
-                base.next_ns = expires
+            insort_right(base.timers, self, key=_expires)
+            base.next_ns = base.timers[0].expires
 
     def cancel(self) -> None:
         """Disarm; harmless when it is not armed."""
@@ -51,7 +54,7 @@ class Hrtimer:
 
 
 class HrtimerBase:
-    """The timers of one physical CPU. `next_ns` is the earliest expiry."""
+    """The timers of one physical CPU, earliest first. `next_ns` is the first one's expiry."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -61,7 +64,7 @@ class HrtimerBase:
     def remove(self, timer: Hrtimer) -> None:
         """Take a timer off the queue; the caller holds the lock."""
         self.timers.remove(timer)
-        self.next_ns = min((t.expires for t in self.timers), default=NEVER)
+        self.next_ns = self.timers[0].expires if self.timers else NEVER
 
     def run(self, now: int) -> int:
         """Expire what is due, earliest first; equal times in the order of starting.
@@ -71,7 +74,9 @@ class HrtimerBase:
         expired = 0
         while self.next_ns <= now:
             with self.lock:
-                timer = min(self.timers, key=lambda t: t.expires)
+                if self.next_ns > now:
+                    break  # somebody has cancelled it meanwhile
+                timer = self.timers[0]
                 timer._base = None
                 self.remove(timer)
             expired += 1
