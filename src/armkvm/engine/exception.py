@@ -148,6 +148,8 @@ def _synchronous() -> None:
         pmu = system & (pmu | (w & 0x1F_F000).eq(0x1B_E000) & crm.uge(8))
         with fn.if_(system & fn.get("el").ne(0) | pmu):
             fn.tail("trap_sys")
+        fn.tail("unallocated")
+    with routine("unallocated") as fn:
         take(fn, syndrome(EC_UNKNOWN), fn.pc())
     with routine("sys_to_el1") as fn:  # EL0 used a register that SCTLR_EL1 or CNTKCTL_EL1 withholds
         take(fn, _sys_iss(word(fn)) | syndrome(EC_SYS), fn.pc())

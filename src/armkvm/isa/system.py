@@ -189,7 +189,7 @@ def _read_special(m: Machine, r: SysReg) -> Value:
         return m.get("spsel")
     if name == "SP_EL0":
         with m.when(m.get("spsel").eq(0)):
-            m.undefined()
+            m.finish("unallocated")
         return m.get("sp_el0_")
     if name == "NZCV":
         return m.nzcv() << 28
@@ -211,7 +211,7 @@ def _write_special(m: Machine, r: SysReg, v: Value) -> None:
         m.finish("write_spsel", v & 1)
     elif name == "SP_EL0":
         with m.when(m.get("spsel").eq(0)):
-            m.undefined()
+            m.finish("unallocated")
         m.put("sp_el0_", v)
     elif name == "NZCV":
         m.set_nzcv(v.lshr(28) & 15)
