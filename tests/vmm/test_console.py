@@ -202,3 +202,27 @@ def test_a_signal_wakes_the_machine() -> None:
     signal.signal(signal.SIGUSR1, old)
     os.close(read)
     os.close(write)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_signal_while_the_thread_is_being_started(
+    begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in start(): close() could not join, and the error hid the interrupt."""
+    start = threading.Thread.start
+
+    def interrupted(self: threading.Thread) -> None:
+        if begun:
+            start(self)
+        raise KeyboardInterrupt
+
+    stdin, stdin_writer = os.pipe()
+    stdout_reader, stdout = os.pipe()
+    console = StdioConsole(stdin, stdout)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt), console:
+            console.start(lambda: None)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    for fd in (stdin, stdin_writer, stdout_reader, stdout):
+        os.close(fd)

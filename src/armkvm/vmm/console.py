@@ -213,7 +213,8 @@ class StdioConsole(Console):
         if self._thread is not None:
             self._stopping = True
             self._poke()
-            self._thread.join()
+            with suppress(RuntimeError):  # a signal came in the midst of starting it
+                self._thread.join()
             self._thread = None
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
