@@ -239,6 +239,7 @@ class UnicornCpu:
             offset = 0x200 if self._pstate & 1 else 0
         s.pc = s.vbar_el1 + offset + _VECTORS[kind] & M64
         self.pstate = self._pstate & 0xF000_0000 | _PSTATE_ALL_MASKED
+        s.count += 1
 
     # -- running --------------------------------------------------------------------------
     def run(self) -> int:
@@ -265,7 +266,6 @@ class UnicornCpu:
         for line, mask, kind in ((s.hcr_vf, 1 << 6, "fiq"), (s.hcr_vi, 1 << 7, "irq")):
             if line and not self._pstate & mask:
                 self.take_exception(0, kind=kind)
-                s.count += 1
                 return
 
     def _go(self, instructions: int) -> int | None:

@@ -282,9 +282,13 @@ class Cpu:
         self.engine.derive(self.address)
 
     def take_exception(self, esr: int, far: int = 0, kind: str = "sync") -> None:
-        """Take an exception to EL1 as hardware would, from the present PC."""
+        """Take an exception to EL1 as hardware would, from the present PC.
+
+        It counts as an instruction, as those that guest code takes itself.
+        """
         s = self.state
         if kind in ("sync", "serror"):
             s.esr_el1 = esr
             s.far_el1 = far
         s.pc = self.engine.deliver(self.address, s.pc, _OFFSETS[kind])
+        s.count += 1
