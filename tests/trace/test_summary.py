@@ -31,6 +31,7 @@ def test_both_forms_give_one_summary(kind: str, tmp_path: Path) -> None:
     assert (vtimer.level.edges, vtimer.reported.edges) == (2, 2)
     # The level falls before an access that traps, which takes KVM half a microsecond.
     assert vtimer.slowest_report == 500
+    assert vtimer.unknown_entries == 0
     assert vtimer.level.longest_high > 0
     assert text.timers["vcpu0 ptimer"].level.edges == 2
     assert 0 < text.guest_ns["vcpu-0-1"] < text.last_ns
@@ -50,6 +51,19 @@ def test_a_late_report_is_found() -> None:
     assert timer.slowest_report == 500
     assert timer.level.edges == 4
     assert timer.level.longest_high == 100
+
+
+def test_an_entry_with_an_unknown_level_is_counted() -> None:
+    level, reported = "vcpu1 vtimer level", "vcpu1 vtimer reported"
+    found = summarise([
+        Read(1, "vcpu-1-2", level, value=1),
+        Read(2, "vcpu-0-1", "kvm_entry"),  # another vCPU's
+        Read(3, "vcpu-1-2", reported, value=1),
+        Read(4, "vcpu-1-2", "kvm_entry"),
+        Read(5, "vcpu-1-2", level, value=0),
+        Read(6, "vcpu-1-2", "kvm_entry"),
+    ])  # fmt: skip
+    assert found.timers["vcpu1 vtimer"].unknown_entries == 1
 
 
 TRACE_CMD = """\

@@ -52,6 +52,8 @@ def _plain(summary: "Summary") -> dict[str, Any]:
                 "edges": timer.level.edges,
                 "reports": timer.reported.edges,
                 "slowest_report_ns": timer.slowest_report,
+                # With a vgic nothing is reported, and nothing has to be.
+                "unknown_entries": timer.unknown_entries if timer.reported.edges else None,
                 "longest_high_ns": timer.level.longest_high,
                 "host_irq_masked": timer.masked.edges,
             }
@@ -84,7 +86,10 @@ def _tables(summary: "Summary") -> None:
     if plain["timers"]:
         table = Table()
         table.add_column("timer")
-        for heading in ("edges", "reports", "slowest report", "longest high", "host irq masked"):
+        for heading in (
+            "edges", "reports", "slowest report", "entered unreported", "longest high",
+            "host irq masked",
+        ):  # fmt: skip
             table.add_column(heading, justify="right")
         for name, timer in plain["timers"].items():
             table.add_row(
@@ -92,6 +97,7 @@ def _tables(summary: "Summary") -> None:
                 f"{timer['edges']}",
                 f"{timer['reports']}",
                 _time(timer["slowest_report_ns"]),
+                "" if timer["unknown_entries"] is None else f"{timer['unknown_entries']}",
                 _time(timer["longest_high_ns"]),
                 f"{timer['host_irq_masked']}",
             )

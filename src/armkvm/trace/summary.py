@@ -1,10 +1,11 @@
 """What a trace says in numbers: events, exits by reason, and how the timers' lines moved.
 
 For each timer the question of KVM_CAP_ARM_USER_IRQ: how often did its output change, was each
-change reported to user space, and how long did the longest take to be? In virtual time the
-hypervisor takes no time but for the accesses that it emulates, so that is next to nothing when all
-is well; more is time in which a guest could have run with a level that user space did not know.
-Nothing is kept but counts and maxima, so traces of any length can be read.
+change reported to user space, how long did the longest take to be, and was the guest ever entered
+with a level that user space did not know (`unknown_entries`, which must be 0 there)? In virtual
+time the hypervisor takes no time but for the accesses that it emulates, and a vCPU that others keep
+from running is told when it is its turn again. Nothing is kept but counts and maxima, so traces of
+any length can be read.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Timer:
     reported: Wire = field(default_factory=Wire)
     masked: Wire = field(default_factory=Wire)
     slowest_report: int = 0  # ns from a change of the level to the same change of what is reported
+    unknown_entries: int = 0  # entries to the guest while the two differ
 
     def report(self, ns: int) -> None:
         """`reported` has moved; if it agrees with the level now, that took since its change."""
@@ -78,6 +80,7 @@ def summarise(events: Iterable[Read]) -> Summary:
         summary.events[event.name] += 1
         if event.name == "kvm_entry":
             entered[event.track] = ns
+            _entry(summary, event.track)
         elif event.name == "kvm_exit":
             summary.exits[event.detail] += 1
             ran = ns - entered.pop(event.track, ns)
@@ -85,6 +88,15 @@ def summarise(events: Iterable[Read]) -> Summary:
         elif event.name == "kvm_userspace_exit":
             summary.returns[event.detail] += 1
     return summary
+
+
+def _entry(summary: Summary, track: str) -> None:
+    # A track is vcpu-<number>-<pid>, a timer vcpu<number> <name>.
+    vcpu = "".join(track.split("-")[:2])
+    for name in ("vtimer", "ptimer"):
+        timer = summary.timers.get(f"{vcpu} {name}")
+        if timer is not None and timer.level.value != timer.reported.value:
+            timer.unknown_entries += 1
 
 
 def _counter(summary: Summary, name: str, ns: int, value: int) -> None:
