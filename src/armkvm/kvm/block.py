@@ -14,6 +14,7 @@ from armkvm.host import sched
 from armkvm.host.cpu import NEVER
 from armkvm.host.pcpu import PhysicalCpu
 from armkvm.kvm import kvm_host as h
+from armkvm.kvm.pvtime import update_stolen_time
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
@@ -161,8 +162,13 @@ def preempt(vcpu: Vcpu) -> PhysicalCpu:
     kvm_sched_out(vcpu)
     if vcpu.point is not None:
         vcpu.point(sched.TURN_GIVE, vcpu)
+    before = vcpu.vm.clock.ns
     vcpu.turn.pass_on(vcpu.task)
-    return kvm_sched_in(vcpu)
+    pcpu = kvm_sched_in(vcpu)
+    # Time on the run queue after a wake-up is not accounted: it depends on threads outside.
+    vcpu.steal.run_delay += vcpu.vm.clock.ns - before
+    update_stolen_time(vcpu)
+    return pcpu
 
 
 def kvm_vcpu_on_spin(vcpu: Vcpu) -> None:
