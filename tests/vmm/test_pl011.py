@@ -151,6 +151,18 @@ def test_input_that_does_not_fit_stays_outside_and_room_is_announced() -> None:
     assert [rig.read(DR) for _ in range(14)] == list(range(2, 16))
 
 
+def test_who_has_more_is_told_of_room() -> None:
+    rig = Rig()
+    assert rig.uart.receive(bytes(16), more=True) == 16
+    rig.read(DR)
+    assert rig.rooms == 1
+    assert rig.uart.receive(b"", more=True) == 0
+    rig.read(DR)
+    assert rig.rooms == 2
+    rig.read(DR)
+    assert rig.rooms == 2
+
+
 @pytest.mark.parametrize("cr", [0, u.CR_UARTEN, u.CR_RXE, u.CR_UARTEN | u.CR_RXE | u.CR_LBE])
 def test_a_receiver_that_does_not_listen_takes_nothing(cr: int) -> None:
     rig = Rig()

@@ -141,12 +141,15 @@ class Pl011(RegisterBlock):
             return 0
         return max(self._depth() - len(s.rx), 0)
 
-    def receive(self, data: bytes) -> int:
-        """Bytes arrive. Returns how many were taken; the caller keeps the rest for later."""
+    def receive(self, data: bytes, *, more: bool = False) -> int:
+        """Bytes arrive. Returns how many were taken; the caller keeps the rest for later.
+
+        `more`: it has more than these, and wants to be told of room as if they had been refused.
+        """
         taken = data[: self.room]
         for byte in taken:
             self._push(byte)
-        self._refused = len(taken) < len(data)
+        self._refused = more or len(taken) < len(data)
         self._silence()
         self._update()
         return len(taken)
