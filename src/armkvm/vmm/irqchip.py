@@ -8,7 +8,7 @@ line: a GICv2 or a BCM2836 in user space, or one of KVM's (kernel_gic.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from armkvm.abi import kvm as k
 from armkvm.vmm import board
@@ -53,6 +53,9 @@ class Irqchip(Protocol):
 
     def tick(self) -> None:
         """Guest time may have passed."""
+
+    def parts(self) -> dict[str, Any]:
+        """What has a state in user space, by name: objects with state() and restore(state)."""
 
     def fdt(self, fdt: Fdt) -> None:
         """Its nodes. The one that board.LABEL_GIC names is the whole tree's interrupt-parent."""
@@ -113,6 +116,9 @@ class UserGic:
     def tick(self) -> None:
         """It has no timer."""
 
+    def parts(self) -> dict[str, Any]:
+        return {"gicv2": self.gic}
+
     def fdt(self, fdt: Fdt) -> None:
         self.gic.fdt(fdt, board.GICD, board.GICC)
 
@@ -165,6 +171,9 @@ class RaspberryPi:
 
     def tick(self) -> None:
         self.local.tick()
+
+    def parts(self) -> dict[str, Any]:
+        return {"bcm2836": self.local, "armctrl": self.armctrl}
 
     def fdt(self, fdt: Fdt) -> None:
         """By bindings/interrupt-controller/brcm,bcm2836-l1-intc and brcm,bcm2835-armctrl-ic."""

@@ -3,14 +3,14 @@
 Made after the vCPUs and before the first of them runs, through the device's attributes
 (Documentation/virt/kvm/devices/arm-vgic.rst, arm-vgic-v3.rst). Devices drive their SPIs with
 KVM_IRQ_LINE; timers and the PMU are in the kernel too, so nothing of them is seen here. Addresses
-are those of QEMU's virt machine. Left out: ITS, save and restore.
+are those of QEMU's virt machine. kernel_gic_state.py saves and restores it. Left out: ITS.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from armkvm.abi import kvm as k
 from armkvm.abi import vgic
@@ -37,6 +37,7 @@ class KernelGic:
         self.vm = vm
         self.cpus = cpus
         self.version = version
+        self.high: set[int] = set()  # INTIDs of the lines that devices hold high
         v2 = version == 2
         kind = k.KVM_DEV_TYPE_ARM_VGIC_V2 if v2 else k.KVM_DEV_TYPE_ARM_VGIC_V3
         try:
@@ -67,8 +68,14 @@ class KernelGic:
 
     def line(self, place: board.Place) -> Line:
         """An SPI's input as a one-method trigger."""
-        word = k.irq_word(k.KVM_ARM_IRQ_TYPE_SPI, 0, 32 + board.spi(place))
-        return lambda level: self.vm.irq_line(word, level)
+        intid = 32 + board.spi(place)
+        word = k.irq_word(k.KVM_ARM_IRQ_TYPE_SPI, 0, intid)
+
+        def drive(level: bool) -> None:
+            (self.high.add if level else self.high.discard)(intid)
+            self.vm.irq_line(word, level)
+
+        return drive
 
     def set_device(self, cpu: int, device: int, level: bool) -> None:
         """The kernel's devices drive their PPIs themselves, and report no levels."""
@@ -76,6 +83,10 @@ class KernelGic:
 
     def tick(self) -> None:
         """Its timers are the kernel's."""
+
+    def parts(self) -> dict[str, Any]:
+        """Nothing of it is in user space."""
+        return {}
 
     def fdt(self, fdt: Fdt) -> None:
         """The node, by bindings/interrupt-controller/arm,gic.yaml and arm,gic-v3.yaml."""

@@ -7,7 +7,8 @@ KVM_IRQ_LINE. The VMM uses the KVM API and nothing else.
 
 Each vCPU has a thread; the first one's is the caller's. A thread keeps its vCPU's turn while it
 handles an exit, so devices are used by one thread at a time, and in the same order in every run.
-Left out: migration, hotplug.
+A machine that has stopped can be saved, and another one made alike goes on (snapshot.py).
+Left out: live migration, hotplug.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from armkvm import __version__
 from armkvm.abi import kvm as k
 from armkvm.kvm.system import System
 from armkvm.kvm.vcpu import Vcpu
-from armkvm.vmm import board
+from armkvm.vmm import board, snapshot
 from armkvm.vmm.bus import Bus
 from armkvm.vmm.console import Console
 from armkvm.vmm.device import OddAccesses
@@ -46,7 +47,7 @@ class Config:
     """What to build. `system` is /dev/kvm; sizes in bytes, times in seconds."""
 
     system: System
-    image: Image
+    image: Image | None  # None: the machine goes on with a snapshot
     console: Console
     params: str = ""
     mem_bytes: int = 512 << 20
@@ -72,9 +73,9 @@ class Machine:
         self.system = config.system
         self.console = config.console
         self.odd = OddAccesses()
-        self._memory = _guest_memory(config.mem_bytes)
+        self.memory = _guest_memory(config.mem_bytes)
         self.vm = self.system.create_vm()
-        self.vm.set_user_memory_region(0, board.RAM_BASE, config.mem_bytes, self._memory)
+        self.vm.set_user_memory_region(0, board.RAM_BASE, config.mem_bytes, self.memory)
         self.vcpus = [self.vm.create_vcpu(n) for n in range(config.cpus)]
         for vcpu in self.vcpus:
             features = 1 << k.KVM_ARM_VCPU_PSCI_0_2
@@ -82,6 +83,7 @@ class Machine:
                 features |= 1 << k.KVM_ARM_VCPU_POWER_OFF
             vcpu.arm_vcpu_init(features=features)
         self._levels = [0] * config.cpus  # device_irq_level as last seen
+        self.asleep: set[Vcpu] = set()  # vCPUs that were in a WFI when the machine stopped
         self._timed_out = False
         self._outcome: Outcome | None = None
         self._error: BaseException | None = None  # of a vCPU's thread
@@ -99,7 +101,8 @@ class Machine:
                          report=self.odd)  # fmt: skip
         self.bus.map(board.UART.base, self.uart)
         self.bus.map(board.RTC.base, self.rtc)
-        self._load()
+        if config.image is not None:
+            self._load(config.image)
 
     # -- what the guest finds -------------------------------------------------------------
     def dtb(self) -> bytes:
@@ -113,7 +116,7 @@ class Machine:
         with fdt.node("chosen"):
             fdt.prop("bootargs", self.config.params)
             fdt.prop("stdout-path", f"/pl011@{board.UART.base:x}")
-            if self.config.image.initrd is not None:
+            if self.config.image is not None and self.config.image.initrd is not None:
                 start, end = self.config.image.initrd
                 fdt.prop("linux,initrd-start", *u64(start))
                 fdt.prop("linux,initrd-end", *u64(end))
@@ -128,8 +131,7 @@ class Machine:
         self.rtc.fdt(fdt, board.RTC, self.irqchip.interrupt)
         return fdt.blob()
 
-    def _load(self) -> None:
-        image = self.config.image
+    def _load(self, image: Image) -> None:
         for segment in image.segments:
             self._write(segment.address, segment.data)
         self._write(image.dtb_address, self.dtb())
@@ -138,9 +140,9 @@ class Machine:
 
     def _write(self, address: int, data: bytes) -> None:
         at = address - board.RAM_BASE
-        if at < 0 or at + len(data) > len(self._memory):
+        if at < 0 or at + len(data) > len(self.memory):
             raise GuestError(f"{address:#x} is not in the guest's memory")
-        self._memory[at : at + len(data)] = data
+        self.memory[at : at + len(data)] = data
 
     # -- interrupts -----------------------------------------------------------------------
     def _device_levels(self, cpu: int, levels: int) -> None:
@@ -210,8 +212,16 @@ class Machine:
             self._error = self._error or error
             self._stop()
 
+    def stop(self, outcome: Outcome) -> None:
+        """End the run; for who has the turn, as devices and the handling of exits have."""
+        if self._outcome is None:
+            self._outcome = outcome
+        self._stop()
+
     def _stop(self) -> None:
         """No thread goes on; those in KVM_RUN leave it."""
+        if not self._stopping:
+            self.asleep = {vcpu for vcpu in self.vcpus if vcpu.blocking}
         self._stopping = True
         for vcpu in self.vcpus:
             vcpu.kick()
@@ -237,13 +247,15 @@ class Machine:
             if ret in (-errno.EINTR, -errno.EAGAIN):
                 ended = self._interrupted()
             elif ret == 0 and run.exit_reason == k.KVM_EXIT_SYSTEM_EVENT:
+                if run.system_event.type == k.KVM_SYSTEM_EVENT_WAKEUP:
+                    # A WFI that began before this machine did is over.
+                    vcpu.set_mp_state(k.KVM_MP_STATE_RUNNABLE)
+                    continue
                 ended = Outcome(_SYSTEM_EVENTS.get(run.system_event.type, "crash"))
             else:
                 ended = self._crash(vcpu, ret)
             if ended is not None:
-                if self._outcome is None:
-                    self._outcome = ended
-                self._stop()
+                self.stop(ended)
 
     def _interrupted(self) -> Outcome | None:
         """KVM_RUN gave way: for a level, for input, or because somebody wants us to stop."""
@@ -289,6 +301,23 @@ class Machine:
         if room and self.console.waiting:
             self.uart.receive(self.console.take(room))
 
+    # -- save and restore -----------------------------------------------------------------
+    def save(self) -> snapshot.Snapshot:
+        """What it takes to go on. The run has ended, not by the guest's own doing."""
+        return snapshot.save(self)
+
+    def restore(self, saved: snapshot.Snapshot) -> None:
+        """Go on with what another machine was saved as. This one has not run. Mismatch."""
+        snapshot.restore(self, saved)
+
+    def parts(self) -> dict[str, Any]:
+        """What has a state of its own in user space, by name: state() and restore(state)."""
+        return {"pl011": self.uart, "pl031": self.rtc, **self.irqchip.parts()}
+
+    def tell_levels(self, levels: list[int]) -> None:
+        """What device_irq_level has said of each vCPU, and the interrupt controller knows."""
+        self._levels[:] = levels
+
     # -- afterwards -----------------------------------------------------------------------
     def stats(self) -> dict[str, Any]:
         """Figures of the run: instructions, exits by reason, seconds, digests (SHA-256).
@@ -307,7 +336,7 @@ class Machine:
             "wall_seconds": self._wall_ns / 1e9,
             "odd_accesses": self.odd.count,
             "console_digest": self.console.digest(),
-            "memory_digest": hashlib.sha256(self._memory).hexdigest(),
+            "memory_digest": hashlib.sha256(self.memory).hexdigest(),
         }
 
     def close(self) -> None:
