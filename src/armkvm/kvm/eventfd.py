@@ -1,6 +1,6 @@
 """KVM_IOEVENTFD: a guest's write becomes a count of an eventfd, after virt/kvm/eventfd.c.
 
-The guest goes on without an exit to user space. Left out: irqfd (that is the vgic's), PIO and
+The guest goes on without an exit to user space. Left out: PIO and
 virtio-ccw (the buses exist, nothing writes to them).
 """
 

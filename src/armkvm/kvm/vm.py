@@ -1,7 +1,7 @@
 """A virtual machine: the VM ioctls, after virt/kvm/kvm_main.c and arch/arm64/kvm/arm.c.
 
 Locks, outer first: a vCPU's mutex, `lock` (kvm->lock), `slots_lock`, `config_lock`. KVM_IRQ_LINE
-takes none of them, so it works while vCPUs run. Left out: irqfd and MSI delivery, the SMCCC filter.
+takes none of them, so it works while vCPUs run. Left out: MSI delivery, the SMCCC filter.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from armkvm.kvm.eventfd import IoEventFds
 from armkvm.kvm.file import Call, File, Handler, Writable, fail
 from armkvm.kvm.io_bus import IoBus
 from armkvm.kvm.irq_line import irq_line
+from armkvm.kvm.irqfd import IrqFds
 from armkvm.kvm.kvm_host import REQ_SLEEP, REQ_VM_DEAD
 from armkvm.kvm.memslots import MemSlots, segments_of
 from armkvm.kvm.vcpu import Vcpu
@@ -87,6 +88,7 @@ class Vm(File):
         self.smccc_services: dict[int, int] = {}  # bitmaps that user space has set, by one-reg
         self.coalesced_mmio = CoalescedMmio(self)
         self.ioeventfds = IoEventFds(self)
+        self.irqfds = IrqFds(self)
         self._references = 1
 
     @property
@@ -383,26 +385,20 @@ class Vm(File):
         self.signal_msi()
         return 0
 
-    def irqfd(self) -> None:
-        """KVM_IRQFD: EAGAIN as long as the kernel has no initialised interrupt controller."""
-        self._alive()
-        fail(errno.EAGAIN)
-
     def _irqfd(self, call: Call) -> int:
-        args = call.struct(st.KvmIrqfd)
-        if args.flags & ~3:
-            fail(errno.EINVAL)
-        self.irqfd()
+        self._alive()
+        self.irqfds.ioctl(call.struct(st.KvmIrqfd), call.ctx)
         return 0
 
-    def set_gsi_routing(self, routes: Sequence[tuple[int, int, int]], flags: int = 0) -> None:
-        """KVM_SET_GSI_ROUTING: (gsi, type, flags) each. Nothing is routed without a vgic."""
+    def set_gsi_routing(self, routes: Sequence[tuple[int, int, int, int]], flags: int = 0) -> None:
+        """KVM_SET_GSI_ROUTING: (gsi, type, flags, pin) each; type 1 is the vgic's pin. EINVAL."""
         self._alive()
         if flags or len(routes) > KVM_MAX_IRQ_ROUTES:
             fail(errno.EINVAL)
-        for gsi, kind, route_flags in routes:
+        for gsi, kind, route_flags, _pin in routes:
             if gsi >= KVM_MAX_IRQ_ROUTES or kind not in (1, 2) or (kind == 1 and route_flags):
                 fail(errno.EINVAL)
+        self.irqfds.routes = {gsi: pin for gsi, kind, _flags, pin in routes if kind == 1}
 
     def _set_gsi_routing(self, call: Call) -> int:
         head = call.struct(st.KvmIrqRouting)
@@ -411,7 +407,7 @@ class Vm(File):
         size = ctypes.sizeof(st.KvmIrqRoutingEntry)
         raw = call.tail(ctypes.sizeof(head), size * head.nr)
         entries = (st.KvmIrqRoutingEntry * head.nr).from_buffer_copy(raw) if head.nr else ()
-        self.set_gsi_routing([(e.gsi, e.type, e.flags) for e in entries], head.flags)
+        self.set_gsi_routing([(e.gsi, e.type, e.flags, e.u[1]) for e in entries], head.flags)
         return 0
 
     # the rest
@@ -496,6 +492,7 @@ class Vm(File):
         for vcpu in self.vcpus:
             vcpu.destroy()
         self.ioeventfds.release()
+        self.irqfds.release()
         for slot in self.memslots.all():
             self.memslots.set_region(slot.slot, 0, 0, 0, 0, ())
         close = getattr(self.stage2, "close", None)
