@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from armkvm.abi import kvm as k
 from armkvm.abi import vgic
@@ -19,6 +19,7 @@ from armkvm.vmm.device import Line, Region
 from armkvm.vmm.errors import GuestError
 
 if TYPE_CHECKING:
+    from armkvm.kvm.vgic_kvm_device import VgicDevice
     from armkvm.kvm.vm import Vm
     from armkvm.vmm.fdt import Fdt
 
@@ -46,8 +47,7 @@ class KernelGic:
             if error.errno != errno.ENODEV:
                 raise
             raise GuestError(f"this host's KVM has no GICv{version} for guests") from None
-        assert device is not None
-        self.device = device
+        self.device = cast("VgicDevice", device)
         addresses = (
             (
                 (vgic.KVM_VGIC_V2_ADDR_TYPE_DIST, board.GICD.base),
