@@ -67,11 +67,6 @@ class SteppedMachine(Machine):
     def _interrupted(self) -> Outcome | None:
         return self.outcome or super()._interrupted()
 
-    @property
-    def memory(self) -> mmap.mmap:
-        """Guest memory."""
-        return self._memory
-
 
 def _make_private(pages: ctypes.Structure) -> None:
     """kvm_run is shared memory, as KVM's; a snapshot by fork needs a copy of its own."""
