@@ -47,7 +47,7 @@ class KernelGic:
             if error.errno != errno.ENODEV:
                 raise
             raise GuestError(f"this host's KVM has no GICv{version} for guests") from None
-        self.device = cast("VgicDevice", device)
+        self.device = device = cast("VgicDevice", device)
         addresses = (
             (
                 (vgic.KVM_VGIC_V2_ADDR_TYPE_DIST, board.GICD.base),
