@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
@@ -32,24 +32,23 @@ from armkvm.kvm.arch_timer import DEFAULT_PPIS, Offset
 from armkvm.kvm.capabilities import MANUAL_DIRTY_LOG_PROTECT
 from armkvm.kvm.coalesced_mmio import CoalescedMmio
 from armkvm.kvm.eventfd import IoEventFds
-from armkvm.kvm.file import Call, File, Handler, Writable, fail
+from armkvm.kvm.file import Call, Handler, Writable, fail
 from armkvm.kvm.io_bus import IoBus
 from armkvm.kvm.irq_line import irq_line
 from armkvm.kvm.irqfd import IrqFds
 from armkvm.kvm.kvm_host import REQ_SLEEP, REQ_VM_DEAD
-from armkvm.kvm.memslots import MemSlots, segments_of
+from armkvm.kvm.memslots import MemSlots
 from armkvm.kvm.vcpu import Vcpu
 from armkvm.kvm.vgic_its import VgicIts
 from armkvm.kvm.vgic_kvm_device import VgicDevice, set_legacy_vgic_v2_addr
+from armkvm.kvm.vm_memory import VmMemory
 
 if TYPE_CHECKING:
     from armkvm.kvm.system import System
     from armkvm.kvm.vgic_irq import VgicDist
 
-Read = Callable[[int], bytes]  # so many bytes of the client's; EFAULT
 
-
-class Vm(File):
+class Vm(VmMemory):
     """One virtual machine. It lives until its file and those of all its vCPUs are closed."""
 
     def __init__(self, system: System, ipa_bits: int) -> None:
@@ -180,136 +179,6 @@ class Vm(File):
         for vcpu in self.vcpus:
             vcpu.make_request(REQ_VM_DEAD)
             vcpu.vcpu_kick()
-
-    # memory
-
-    def set_user_memory_region(
-        self,
-        slot: int,
-        guest_phys_addr: int,
-        memory_size: int,
-        memory: Writable | Sequence[tuple[int, Writable]] | None = None,
-        flags: int = 0,
-        *,
-        userspace_addr: int | None = None,
-    ) -> None:
-        """KVM_SET_USER_MEMORY_REGION. Size 0 deletes the slot.
-
-        `memory` is a writable, page-aligned buffer (mmap), or (offset, buffer) segments of whole
-        pages with holes between them. `userspace_addr` is the client's address of it, where that
-        matters. EINVAL, EEXIST (overlap), EFAULT (beyond the guest's address space).
-        """
-        self._alive()
-        segments = segments_of(memory, memory_size) if memory_size and memory is not None else ()
-        if userspace_addr is None:
-            userspace_addr = segments[0].host if segments else 0
-        with self.slots_lock, self.halted():
-            self.memslots.set_region(
-                slot, flags, guest_phys_addr, memory_size, userspace_addr, segments
-            )
-
-    def _set_user_memory_region(self, call: Call) -> int:
-        region = call.struct(st.KvmUserspaceMemoryRegion)
-        memory = None
-        if region.memory_size:
-            memory = call.ctx.share(region.userspace_addr, region.memory_size)
-        self.set_user_memory_region(
-            region.slot,
-            region.guest_phys_addr,
-            region.memory_size,
-            memory,
-            region.flags,
-            userspace_addr=region.userspace_addr,
-        )
-        return 0
-
-    def get_dirty_log(self, slot: int) -> bytes:
-        """KVM_GET_DIRTY_LOG: a bitmap of whole 64-bit words, bit n for page n of the slot.
-
-        The log begins anew, unless KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 leaves that to
-        `clear_dirty_log`. EINVAL, ENOENT.
-        """
-        self._alive()
-        with self.slots_lock:
-            found = self.memslots.logged(slot)
-            if self.manual_dirty_log_protect:
-                dirty = found.dirty()
-            else:
-                with self.halted():
-                    dirty = found.dirty()
-                    found.clean(dirty)
-                    self.stage2.flush()
-            return dirty.to_bytes(found.pages + 63 >> 6 << 3, "little")
-
-    def _get_dirty_log(self, call: Call) -> int:
-        args = call.struct(st.KvmDirtyLog)
-        call.ctx.write(args.dirty_bitmap, self.get_dirty_log(args.slot))
-        return 0
-
-    def clear_dirty_log(self, slot: int, first_page: int, num_pages: int, read: Read) -> None:
-        """KVM_CLEAR_DIRTY_LOG: clear what is set in the bitmap that `read(bytes)` returns.
-
-        It begins at `first_page`, a multiple of 64. EINVAL, ENOENT.
-        """
-        self._alive()
-        with self.slots_lock:
-            if first_page & 63:
-                fail(errno.EINVAL)
-            found = self.memslots.logged(slot)
-            rest = found.pages - first_page
-            if rest < 0 or num_pages > rest or (num_pages < rest and num_pages & 63):
-                fail(errno.EINVAL)
-            mask = int.from_bytes(read(num_pages + 63 >> 6 << 3), "little") & (1 << num_pages) - 1
-            with self.halted():
-                found.clean(mask << first_page)
-                self.stage2.flush()
-
-    def _clear_dirty_log(self, call: Call) -> int:
-        args = call.struct(st.KvmClearDirtyLog)
-        self.clear_dirty_log(
-            args.slot, args.first_page, args.num_pages,
-            lambda size: call.ctx.read(args.dirty_bitmap, size),
-        )  # fmt: skip
-        return 0
-
-    def _ioeventfd(self, call: Call) -> int:
-        self._alive()
-        args = call.struct(st.KvmIoeventfd)
-        with self.slots_lock:
-            self.ioeventfds.ioctl(args, call.ctx)
-        return 0
-
-    def register_coalesced_mmio(self, addr: int, size: int, pio: int = 0) -> None:
-        """KVM_REGISTER_COALESCED_MMIO: writes there go to the ring. EINVAL, ENOSPC."""
-        self._alive()
-        with self.slots_lock:
-            self.coalesced_mmio.register(addr, size, pio)
-
-    def unregister_coalesced_mmio(self, addr: int, size: int, pio: int = 0) -> None:
-        """KVM_UNREGISTER_COALESCED_MMIO. EINVAL."""
-        self._alive()
-        with self.slots_lock:
-            self.coalesced_mmio.unregister(addr, size, pio)
-
-    def _register_coalesced_mmio(self, call: Call) -> int:
-        zone = call.struct(st.KvmCoalescedMmioZone)
-        self.register_coalesced_mmio(zone.addr, zone.size, zone.pio)
-        return 0
-
-    def _unregister_coalesced_mmio(self, call: Call) -> int:
-        zone = call.struct(st.KvmCoalescedMmioZone)
-        self.unregister_coalesced_mmio(zone.addr, zone.size, zone.pio)
-        return 0
-
-    def memory_written(self, guest_phys_addr: int, size: int) -> None:
-        """Not in KVM, whose hardware snoops: user space wrote guest memory that may hold code."""
-        with self.halted():
-            self.stage2.written(guest_phys_addr, size)
-
-    def written(self) -> None:
-        """User space may have written anywhere."""
-        with self.slots_lock, self.halted():
-            self.memslots.written()
 
     # interrupts
 
@@ -500,13 +369,8 @@ class Vm(File):
             close()
 
     IOCTLS: ClassVar[dict[int, Handler]] = {
+        **VmMemory.IOCTLS,
         nr.KVM_CREATE_VCPU: _create_vcpu,
-        nr.KVM_SET_USER_MEMORY_REGION: _set_user_memory_region,
-        nr.KVM_GET_DIRTY_LOG: _get_dirty_log,
-        nr.KVM_CLEAR_DIRTY_LOG: _clear_dirty_log,
-        nr.KVM_REGISTER_COALESCED_MMIO: _register_coalesced_mmio,
-        nr.KVM_UNREGISTER_COALESCED_MMIO: _unregister_coalesced_mmio,
-        nr.KVM_IOEVENTFD: _ioeventfd,
         nr.KVM_CREATE_IRQCHIP: lambda self, _call: self.create_irqchip() or 0,
         nr.KVM_IRQ_LINE: _irq_line,
         nr.KVM_SET_GSI_ROUTING: _set_gsi_routing,
