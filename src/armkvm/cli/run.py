@@ -16,7 +16,7 @@ from armkvm.cli.codes import OF_OUTCOME
 from armkvm.cli.main import UsageError, complain
 from armkvm.cli.progress import shown
 from armkvm.cli.sizes import positive, seconds, size
-from armkvm.vmm import apt, guest, loader
+from armkvm.vmm import apt, guest, loader, snapshot, snapshot_file
 from armkvm.vmm.board import RAM_BASE
 from armkvm.vmm.console import StdioConsole
 from armkvm.vmm.initramfs import default_initramfs
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 HOSTS = ("nvhe-gicv2", "vhe-gicv3")
 HOST_OF_KERNEL_GIC = {"kernel-gicv2": "nvhe-gicv2", "kernel-gicv3": "vhe-gicv3"}
 TIMES = ("virtual", "paced", "realtime")
+STOPPED = ("limit", "timeout", "quit")  # outcomes that are not the guest's own doing
 DEFAULT_MEMORY = 512 << 20
 # A VM without KVM_VM_TYPE_ARM_IPA_SIZE has 40 bits of guest physical address.
 MEMORY_MAX = (1 << 40) - RAM_BASE
@@ -60,6 +61,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "slept (default on a terminal); realtime: the host's clock")  # fmt: skip
     add("--max-insns", metavar="N", type=positive, help="stop after N guest instructions")
     add("--timeout", metavar="SECONDS", type=seconds, help="stop after that much host time")
+    add("--save", metavar="FILE",
+        help="when the run is stopped from outside (--max-insns, --timeout, Ctrl-A x), "
+        "save the machine there")  # fmt: skip
+    add("--restore", metavar="FILE",
+        help="go on with a saved machine, as it was made")
     add("--dump-dtb", metavar="FILE", help="also write the device tree there")
     add("--trace", metavar="FILE",
         help="record what KVM does: ftrace text, or for Perfetto's viewer if FILE ends in .json "
@@ -73,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
     """Boot, and say by the exit code how it ended."""
     _refuse(args)
     console = StdioConsole()
-    image, params = _guest(args, interactive=console.is_terminal)
+    saved = None if args.restore is None else _saved(args)
+    image, params = (None, "") if saved else _guest(args, interactive=console.is_terminal)
 
     # Imported here: a bad option or file should be answered at once.
     from armkvm.engine.cpu import Engine
@@ -98,17 +105,40 @@ def run(args: argparse.Namespace) -> int:
         )
         machine = Machine(config)
         try:
+            if saved is not None:
+                machine.restore(saved)
             if args.dump_dtb is not None:
                 _write(args.dump_dtb, machine.dtb())
             with _traced(machine, args.trace):
                 outcome = machine.run()
             stats = machine.stats() if args.stats else None
+            if args.save is not None and outcome.reason in STOPPED:
+                _save(args.save, machine)
         finally:
             machine.close()
     _report(outcome, args)
     if stats is not None:
         print(json.dumps(stats), file=sys.stderr)
     return OF_OUTCOME[outcome.reason]
+
+
+def _saved(args: argparse.Namespace) -> snapshot.Snapshot:
+    """Read the machine that goes on; it brings its own options."""
+    saved = snapshot_file.read(args.restore)
+    args.host, args.irqchip = saved.host, saved.irqchip
+    args.cpus, args.mem = saved.cpus, saved.mem_bytes
+    if args.host not in HOSTS or args.irqchip not in LIMITS:
+        raise UsageError(f"{args.restore} is of a machine that this armkvm does not have")
+    _refuse_machine(args)
+    return saved
+
+
+def _save(path: str, machine: "Machine") -> None:
+    try:
+        snapshot_file.write(path, machine.save())
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    complain(f"saved in {path}: armkvm run --restore {path} goes on")
 
 
 @contextmanager
@@ -135,6 +165,20 @@ def _host(args: argparse.Namespace) -> str:
 
 def _refuse(args: argparse.Namespace) -> None:
     """Options that do not go together."""
+    _refuse_machine(args)
+    if args.initrd is not None and args.kernel is None:
+        raise UsageError("--initrd needs --kernel: the default guest brings its own")
+    if args.save is not None and not Path(args.save).absolute().parent.is_dir():
+        raise UsageError(f"cannot write {args.save}: no such directory")
+    if args.restore is not None:
+        for option in ("kernel", "params", "host", "dump_dtb"):
+            if getattr(args, option) is not None:
+                name = option.replace("_", "-")
+                raise UsageError(f"--restore and --{name} exclude each other: the file says it all")
+
+
+def _refuse_machine(args: argparse.Namespace) -> None:
+    """Machines that there are not."""
     wants = HOST_OF_KERNEL_GIC.get(args.irqchip)
     if wants is not None and args.host not in (None, wants):
         raise UsageError(f"--irqchip {args.irqchip} needs --host {wants}: KVM has the host's kind")
@@ -143,8 +187,6 @@ def _refuse(args: argparse.Namespace) -> None:
         raise UsageError(f"--cpus {args.cpus} is too many: {why}")
     if args.mem > MEMORY_MAX:
         raise UsageError(f"--mem is too large: at most {MEMORY_MAX >> 30}G")
-    if args.initrd is not None and args.kernel is None:
-        raise UsageError("--initrd needs --kernel: the default guest brings its own")
 
 
 def _guest(args: argparse.Namespace, *, interactive: bool) -> tuple[loader.Image, str]:
