@@ -142,9 +142,10 @@ def restore(device: Device, registers: list[Register]) -> None:
         if group in _WITH_ENABLES and offset & 0xFFFF in range(ISENABLER, ISENABLER + 0x80):
             # What is not enabled any more may be enabled from reset on, as SGIs are.
             device.set_device_attr(group, attr - ISENABLER + ICENABLER, ALL)
-        if group == a.KVM_DEV_ARM_VGIC_GRP_REDIST_REGS and not value and offset & ~4 == GICR_PROPBASER:
+        if group == _REDIST and not value and offset & ~4 == GICR_PROPBASER:
             continue  # never written; KVM would make attributes of the zero
         device.set_device_attr(group, attr, value)
 
 
-_WITH_ENABLES = (a.KVM_DEV_ARM_VGIC_GRP_DIST_REGS, a.KVM_DEV_ARM_VGIC_GRP_REDIST_REGS)
+_REDIST = a.KVM_DEV_ARM_VGIC_GRP_REDIST_REGS
+_WITH_ENABLES = (a.KVM_DEV_ARM_VGIC_GRP_DIST_REGS, _REDIST)
