@@ -159,7 +159,7 @@ class RandomGuest:
     def pointer(self) -> int:
         """An address that is probably mapped, often beside a page's end."""
         rng = self.rng
-        page = rng.randrange(RAM >> 12)
+        page = rng.randrange((RAM >> 12) + 2)
         if rng.random() < 0.2:
             page = rng.choice(((ROM_AT >> 12) + rng.randrange(4), rng.randrange(0x2000)))
         offset = rng.choice((rng.randrange(4096), -rng.randrange(65), rng.randrange(256) * 16))
@@ -196,10 +196,23 @@ class RandomGuest:
             s.sctlr_el1 &= ~0x1A
         s.cntkctl_el1, s.cnthctl = rng.getrandbits(10), rng.getrandbits(2)
         s.hcr_vi, s.hcr_vf = (int(rng.random() < 0.1) for _ in range(2))
+        s.twe, s.tde = int(rng.random() < 0.1), int(rng.random() < 0.1)
+        self._virtual_interrupts(cpu)
         s.pc = self.entry() & ~3
         s.cntv_masked = s.cntp_masked = 0
         cpu.pstate = rng.getrandbits(4) << 28 | rng.choice((0, 15)) << 6 | rng.choice((0, 0, 4, 5))
         cpu.changed()
+
+    def _virtual_interrupts(self, cpu: Cpu) -> None:
+        """Some state of the GIC's virtual CPU interface, its window in the first unbacked pages."""
+        rng, s = self.rng, cpu.state
+        s.icc_sre, s.ich_hcr = rng.getrandbits(1), rng.getrandbits(1)
+        s.ich_vmcr = rng.getrandbits(32)
+        s.ich_ap0r, s.ich_ap1r = (rng.getrandbits(32) & rng.getrandbits(32) for _ in range(2))
+        for i in range(4):
+            lr = rng.getrandbits(64) & 0xF0FF_03FF_0000_03FF
+            setattr(s, f"ich_lr{i}", lr if rng.random() < 0.5 else 0)
+        s.gicv_base, s.gicv_size = RAM, rng.choice((0, 0x2000))
 
     def remap(self) -> None:
         """The hypervisor takes a segment away and brings it back, elsewhere in its memory."""
@@ -230,13 +243,19 @@ class RandomGuest:
 
     def _run_to(self, cpu: Cpu, target: int) -> None:
         s = cpu.state
+        idle = 0
         while s.count < target:
+            idle += 1
+            assert idle <= 3 * (target + 10), "exits without progress"
             s.limit = target
             code = cpu.run()
             if code == Exit.TRAP:
                 self._trapped(cpu)
-            elif code == Exit.IRQ:  # a timer's output: the hypervisor masks it
+            elif code == Exit.IRQ:  # a timer's output, or the maintenance interrupt: quieten it
                 s.cntv_masked = s.cntp_masked = 1
+                s.ich_hcr &= 1
+                for i in range(4):
+                    setattr(s, f"ich_lr{i}", getattr(s, f"ich_lr{i}") & ~(1 << 41))
             else:
                 assert code == Exit.LIMIT, code
                 assert s.count == target
@@ -278,6 +297,8 @@ class RandomGuest:
 _ARCHITECTURE = [
     *("sp", "sp_el0_", "sp_el1_", "fpcr", "fpsr", "count"),
     *("excl_addr", "excl_size", "excl_lo", "excl_hi"),
+    *("ich_hcr", "ich_vmcr", "ich_ap0r", "ich_ap1r", "phys_deactivated", "el0_count"),
+    *("ich_lr0", "ich_lr1", "ich_lr2", "ich_lr3"),
     *("cntv_ctl", "cntv_cval", "cntp_ctl", "cntp_cval", "esr_el2", "far_el2", "hpfar_el2"),
     *(r.field for r in STORED),
 ]
