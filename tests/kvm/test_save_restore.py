@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.kvm import saves
+from tests.kvm import saves, smp
 from tests.kvm.saves import Kind, after_exits, after_instructions
 
 from armkvm.abi import kvm as k
@@ -130,6 +130,35 @@ def test_beside_the_machine_that_was_saved(kind: Kind) -> None:
     # All but the two counters at its end, which is where the time of its traps shows.
     steps = whole.output.index(b" ")
     assert (head.output + rest.output)[:steps] == whole.output[:steps]
+
+
+@pytest.mark.parametrize("irqchip", ["gicv2", "kernel-gicv2"])
+@pytest.mark.parametrize("guest", [smp.POWER, smp.COUNT, smp.SGI, smp.NAP])
+def test_several_vcpus(guest: int, irqchip: str) -> None:
+    """Switched off and on, asleep, waiting for their turn, spinning; SGIs on their way."""
+    kind = Kind("nvhe-gicv2", irqchip, smp.program(guest), cpus=4)
+    whole = kind.whole()
+    assert whole.reason == "shutdown"
+    some = random.Random(guest).sample(range(1, whole.exits), 12)
+    for exits in some:
+        head, saved = kind.until(after_exits(exits))
+        if head.reason == "shutdown":
+            continue  # it was the last exit of some vCPU
+        rest = kind.rest(saved)
+        assert rest.reason == "shutdown", exits
+        assert head.output + rest.output == whole.output, exits
+
+
+def test_a_wfi_goes_on() -> None:
+    """A vCPU that slept sleeps again, until what it waited for: time is the same at the end."""
+    kind = Kind("nvhe-gicv2", "gicv2", smp.program(smp.NAP), cpus=4)
+    whole = kind.whole()
+    asleep = 0
+    for exits in range(20, whole.exits, 23):
+        _, saved = kind.until(after_exits(exits))
+        asleep += sum(vcpu.mp_state == k.KVM_MP_STATE_SUSPENDED for vcpu in saved.vcpus)
+        assert kind.rest(saved).seconds == whole.seconds
+    assert asleep > 3
 
 
 @pytest.mark.parametrize("host", ["nvhe-gicv2", "vhe-gicv3"])
