@@ -13,7 +13,10 @@ B_SELF = 0x14000000
 UDF = 0x00000000
 LR = 30
 
-# (op1, CRm, op2) of the TLBI forms with CRm = 7; the Inner Shareable ones have CRm = 3.
+# Kinds of loads and stores of one register: unsigned offset, unscaled, unprivileged, by register.
+UNSIGNED, UNSCALED, UNPRIV, REGISTER = 0x39000000, 0x38000000, 0x38000800, 0x3820E800
+
+# op2 of the TLBI forms with CRm = 7; the Inner Shareable ones have CRm = 3.
 TLBI = {"vmalle1": 0, "vae1": 1, "aside1": 2, "vaae1": 3, "vale1": 5, "vaale1": 7}
 
 
@@ -51,6 +54,11 @@ def ldr(rt: int, rn: int, offset: int = 0) -> int:
 def str_(rt: int, rn: int, offset: int = 0) -> int:
     """STR Xt, [Xn|SP, #offset]."""
     return 0xF9000000 | offset // 8 << 10 | rn << 5 | rt
+
+
+def single(kind: int, size: int, opc: int, rt: int) -> int:
+    """LDR, STR and their narrow and sign-extending forms at [X1], X2 the index."""
+    return kind | size << 30 | opc << 22 | 1 << 5 | rt | (2 << 16 if kind == REGISTER else 0)
 
 
 def strw(rt: int, rn: int) -> int:

@@ -18,6 +18,7 @@ from .a64 import hvc
 
 SIZE = 0x80_0000
 CODE, DATA, VECTORS, _TABLES = 0x1_0000, 0x2_0000, 0x4_0000, 0x40_0000
+MMIO = 0x900_0000  # nothing is there
 EL1H, EL1T, EL0 = 0x3C5, 0x3C4, 0x3C0  # all exceptions masked
 
 VALID, TABLE, PAGE = 1, 3, 3
@@ -143,6 +144,16 @@ class World:
         self.code(word)
         self.start(**x)
         return self.run()
+
+    def trapped(self, word: int, pstate: int = EL1H, x1: int = MMIO) -> int:
+        """Run one word that must leave for the hypervisor without any effect; its ESR_EL2."""
+        self.code(word)
+        self.start(pstate=pstate, x1=x1, x2=0)
+        before = bytes(self.s.x), self.s.count
+        assert self.run() == 2
+        assert self.s.pc == CODE
+        assert (bytes(self.s.x), self.s.count) == before
+        return int(self.s.esr_el2)
 
     def taken(self) -> Taken | None:
         """The exception that the CPU stands in the vector of."""
