@@ -296,10 +296,11 @@ class Machine:
             self.rtc.tick()
 
     def _feed_uart(self) -> None:
-        """Pass on as much input as the receiver has room for."""
-        room = self.uart.room
-        if room and self.console.waiting:
-            self.uart.receive(self.console.take(room))
+        """Pass on as much input as the receiver has room for; it asks when there is room again."""
+        console = self.console
+        if console.waiting:
+            typed = console.take(self.uart.room)
+            self.uart.receive(typed, more=bool(console.waiting))
 
     # -- save and restore -----------------------------------------------------------------
     def save(self) -> snapshot.Snapshot:
