@@ -240,6 +240,8 @@ def test_a_snapshot_of_another_machine_is_refused() -> None:
         _damage(saved, devices={}),
         _damage(saved, devices={**saved.devices, "pl031": {"cr": 1}}),
         _damage(saved, devices={**saved.devices, "pl011": 7}),
+        _damage(saved, devices={**saved.devices, "pl011": {**saved.devices["pl011"], "tx": [256]}}),
+        _damage(saved, devices={**saved.devices, "pl011": {**saved.devices["pl011"], "cr": -1}}),
         _damage(saved, memory=[(saves.MEMORY - 1, b"12")]),
     ]
     for bad in ({**registers, pfr1: registers[pfr1] ^ 1}, {**registers, 0x77: 0}, {}):

@@ -170,6 +170,8 @@ class Pl011(RegisterBlock):
         """Take over a snapshot; the line is moved to where it belongs."""
         if len(state.rx) > FIFO_DEPTH or len(state.tx) > FIFO_DEPTH:
             raise ValueError("pl011 snapshot: a FIFO holds more than 16 entries")
+        if any(byte > 0xFF for byte in state.tx):
+            raise ValueError("pl011 snapshot: more than a byte waits for the transmitter")
         self._state = state.copy()
         self._update()
 

@@ -9,8 +9,9 @@ lines anew; device_irq_level, so that what user space was told stays told.
 Guest time goes on where it stood, to the nanosecond if the clock can be set (a clock of its own,
 not further already). Then a restored run is the same as one that was not interrupted, with these
 exceptions. A load-exclusive in front of the save point lost its monitor, as by any exception: the
-store fails once. A GICv2 in the kernel forgets who sent an SGI that is being handled. With several
-vCPUs, whose turn it is begins anew.
+store fails once. A GICv2 in the kernel forgets who sent an SGI that is being handled: KVM takes it
+for CPU 0's, and the guest's end of it may go to nobody. With several vCPUs, whose turn it is begins
+anew.
 
 A vCPU that slept in a WFI when it was told to stop goes on with MP state SUSPENDED, which is a WFI
 too: KVM tells when it ends. Left out: machines of other sizes or other interrupt controllers.
@@ -118,7 +119,7 @@ def restore(machine: Machine, saved: Snapshot) -> None:
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise Mismatch(f"KVM does not take what the snapshot holds: {why}") from error
-    except (KeyError, ValueError) as error:
+    except (LookupError, ValueError) as error:
         raise Mismatch("the snapshot is not of a machine like this one") from error
 
 
@@ -247,6 +248,8 @@ def typed(kind: Any, value: Any) -> Any:
         return typed(next(arg for arg in args if arg is not type(None)), value)
     if type(value) is not kind:
         raise ValueError(f"not of type {kind}")
+    if kind is int and value < 0:
+        raise ValueError("negative")
     return value
 
 

@@ -28,6 +28,7 @@ from armkvm.vmm.snapshot import EVENTS_SIZE, Snapshot, VcpuState
 MAGIC = b"armkvm snapshot "
 VERSION = 1
 DIGEST = 32
+PAGE = 1 << 12
 
 
 def write(path: str | Path, snapshot: Snapshot) -> None:
@@ -130,7 +131,7 @@ def _snapshot(plain: dict[str, Any], memory: memoryview) -> Snapshot:
         devices=dict(plain["devices"]),
         memory=pieces,
     )
-    if len(snapshot.vcpus) != snapshot.cpus or snapshot.mem_bytes <= 0:
+    if len(snapshot.vcpus) != snapshot.cpus or not snapshot.mem_bytes or snapshot.mem_bytes % PAGE:
         raise ValueError("sizes")
     return snapshot
 
