@@ -198,12 +198,20 @@ def test_step_into_changed_code(world: World) -> None:
         assert world.s.x[0] == 2
 
 
-def test_loop_that_changes_itself(world: World) -> None:
-    """An ADD whose immediate grows on every round: 1 + 2 + ... + 500."""
+@pytest.mark.parametrize("mmu", [False, True])
+def test_loop_that_changes_itself(world: World, mmu: bool) -> None:
+    """An ADD whose immediate grows on every round: 1 + 2 + ... + 500. With the MMU on the store has
+    an entry in the TLB, which must not outlive the decoding of its page."""
+    alias = 0x4000_0000 if mmu else CODE
+    if mmu:
+        low = Space(world)
+        low.identity(CODE)
+        low.map(alias, CODE, AF)
+        low.install()
     # X3 holds the first instruction; its imm12 counts from bit 10.
     loop = [add(0, 0, 0), add(3, 3, 1 << 10), strw(3, 1), subs(4, 4, 1), cbnz(4, -4)]
     world.code(*loop, hvc(0))
-    world.start(x0=0, x1=CODE, x3=add(0, 0, 0), x4=500)
+    world.start(x0=0, x1=alias, x3=add(0, 0, 0), x4=500)
     world.finish()
     assert world.s.x[0] == sum(range(500))
 

@@ -13,7 +13,7 @@ from armkvm.engine import layout
 from armkvm.engine.cpu import NEVER, Cpu, Engine, Exit, Stage2
 
 from .a64 import B_SELF, NOP, add, b, hvc, ldr, mov, movz, str_, svc
-from .world import CODE, DATA, EL0, EL1H, EL1T, VECTORS, World
+from .world import AF, CODE, DATA, EL0, EL1H, EL1T, VECTORS, Space, World
 
 M64 = (1 << 64) - 1
 
@@ -194,6 +194,13 @@ def test_a_cpu_leaves(engine: Engine) -> None:
 def test_two_cpus_share_memory(world: World, engine: Engine) -> None:
     """Each has registers of its own; code that one writes is what the other runs."""
     other = Cpu(engine, world.stage2)
+    low = Space(world)
+    low.identity(CODE, DATA)
+    low.map(0x4000_0000, CODE, AF)
+    low.install()
+    for name in ("mair_el1", "tcr_el1", "ttbr0_el1", "sctlr_el1"):
+        setattr(other.state, name, getattr(world.s, name))
+    other.changed()
     world.code(add(0, 0, 1), b(-1))
     for cpu in (world.cpu, other):
         cpu.state.pc = CODE
@@ -204,13 +211,13 @@ def test_two_cpus_share_memory(world: World, engine: Engine) -> None:
     store = [str_(2, 1), hvc(0)]
     for i, word in enumerate(store):
         world.quad(DATA + 8 * i, word | NOP << 32)
-    world.start(pc=DATA, x1=CODE, x2=add(0, 0, 5) | b(-1) << 32)
+    world.start(pc=DATA, x1=0x4000_0000, x2=add(0, 0, 5) | b(-1) << 32)
     world.finish()
     other.state.limit = 4001
     assert other.run() == Exit.LIMIT
     assert other.state.x[0] == 1001 + 5 * 1000
     # And back: writes of the first still see that its page holds code again.
-    world.start(pc=DATA, x1=CODE, x2=add(0, 0, 7) | b(-1) << 32)
+    world.start(pc=DATA, x1=0x4000_0000, x2=add(0, 0, 7) | b(-1) << 32)
     world.finish()
     other.state.limit = 6001
     other.run()

@@ -262,7 +262,8 @@ def test_a_read_gives_no_write_permission_of_before(world: World) -> None:
     low.identity(CODE)
     slot = low.map(VA, DATA, AF | USER)
     low.map(VA + 0x1000, DATA + 0x1000, AF | USER)
-    low.map(0x4000_0000, slot & ~0xFFF, AF)
+    tables = 0x4001_0000  # in another entry of the TLB than VA
+    low.map(tables, slot & ~0xFFF, AF)
     low.install()
     world.code(
         str_(0, 1),  # a write entry for VA
@@ -274,7 +275,7 @@ def test_a_read_gives_no_write_permission_of_before(world: World) -> None:
         world.quad(slot, DATA | AF | USER | 3)
         world.cpu.changed()
         entry = new | AF | USER | 3
-        world.start(x0=7, x1=VA, x3=entry, x4=0x4000_0000 + (slot & 0xFFF), x6=VA + 0xFFC)
+        world.start(x0=7, x1=VA, x3=entry, x4=tables + (slot & 0xFFF), x6=VA + 0xFFC)
         left = world.run(4)
         if new == rom:
             assert left == Exit.TRAP
