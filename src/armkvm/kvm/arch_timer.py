@@ -127,6 +127,12 @@ class TimerContext:
             return False
         return self._cval.value <= (pcpu.ns >> NS_PER_TICK_SHIFT) - self._loaded_offset & M64
 
+    def known_high(self) -> bool:
+        """Whom the output goes to knows that it is high: user space, or the vgic."""
+        if self.vcpu.vgic_cpu is None:
+            return bool(self.vcpu.irq_level.value & 1 << self.index)
+        return self.level
+
     def counter(self) -> int:
         """The guest's view of the counter this timer compares with, in ticks."""
         return (self.vcpu.now() >> NS_PER_TICK_SHIFT) - self.offset.value & M64
@@ -392,10 +398,14 @@ class ArchTimer:
             self.blocking(pcpu)
 
     def blocking(self, pcpu: PhysicalCpu) -> None:
-        """kvm_timer_blocking(): wake this vCPU at the next rise of an output."""
+        """kvm_timer_blocking(): wake this vCPU at the next rise of an output.
+
+        Of one that rose after kvm_vcpu_check_block() looked, too: nobody knows of it yet, and
+        this is the last look before the sleep.
+        """
         expiry = NEVER
         for ctx in self.timers:
-            if ctx.can_fire() and not ctx.should_fire():
+            if ctx.can_fire() and not (ctx.should_fire() and ctx.known_high()):
                 expiry = min(expiry, ctx.expiry_ns())
         if expiry != NEVER:
             self.bg_timer.start(pcpu.hrtimers, expiry)
