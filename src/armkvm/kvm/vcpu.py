@@ -470,8 +470,10 @@ class Vcpu(File):
             if self.pmu is not None:
                 self.pmu.hrtimer.cancel()
             self.turn.leave(self.task)
-            if self.last_pcpu is not None and self.last_pcpu.state is self.state:
-                self.last_pcpu.remove()
+            for pcpu in self.vm.host.pcpus:
+                # Also a CPU that it ran on earlier, if nobody has run there since.
+                if pcpu.state is self.state:
+                    pcpu.remove()
             self.cpu.close()
         finally:
             self.mutex.release()
