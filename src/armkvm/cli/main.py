@@ -24,6 +24,7 @@ VERBS = {
     "caps": "print what the KVM and the CPU here can do",
     "trace": "summarise what run --trace has recorded",
     "bench": "measure against qemu-system-aarch64",
+    "check": "explore every schedule of timers and interrupt controllers, and find old bugs",
     "conformance": "ask a KVM what the real one was asked, and compare",
 }
 

@@ -1,0 +1,214 @@
+"""A scripted guest CPU whose every step is one of the explorer's.
+
+After host/scripted.py, with three differences. Before each operation there is a point, so that time
+can pass, a kick can come and another thread can act between any two. Instructions take no time:
+time passes when the explorer says so. And the virtual CPU interface of a GICv2 is there, as far as
+a guest needs it to take and end an interrupt: GICC_CTLR, PMR, IAR and EOIR in the frame that KVM
+maps for it.
+
+Left out: priorities beyond the mask, groups, maintenance interrupts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+from armkvm.check.actors import simple
+from armkvm.host.cpu import EXIT_IRQ, EXIT_TRAP, GuestMemory
+from armkvm.host.scripted import (
+    PSTATE_I,
+    Load,
+    Mask,
+    Native,
+    NoMemory,
+    Op,
+    ScriptedCpu,
+    Store,
+)
+
+if TYPE_CHECKING:
+    from armkvm.check.world import World
+
+GICC_CTLR, GICC_PMR, GICC_IAR, GICC_EOIR = 0x0, 0x4, 0xC, 0x10
+SPURIOUS = 1023
+
+_LRS = ("ich_lr0", "ich_lr1", "ich_lr2", "ich_lr3")
+_LR_PENDING, _LR_ACTIVE, _LR_HW = 1 << 62, 1 << 63, 1 << 61
+_VMCR_ENABLE = 3
+_PMR_SHIFT = 24
+
+
+class Memory:
+    """What a guest's scripts remember: its memory."""
+
+    __slots__ = ("irqs", "log")
+
+    def __init__(self) -> None:
+        self.irqs = 0  # interrupts taken
+        self.log: tuple[int, ...] = ()
+
+
+Guest = Callable[[Memory], Generator[Op, int, None]]
+
+
+class CheckCpu(ScriptedCpu):
+    """One CPU. Its scripts get the guest's memory."""
+
+    def __init__(self, world: World, script: Guest, irq: Guest | None) -> None:
+        self.memory = Memory()
+        super().__init__(
+            lambda _cpu: script(self.memory),
+            None if irq is None else (lambda _cpu: irq(self.memory)),
+        )
+        self.world = world
+        self.vcpu: Any = None
+        self.entered = False  # inside run()
+        self.wfi = False  # the operation under way is a WFI
+        self.stop_pc = 0  # PC at the last exit
+
+    def run(self) -> int:
+        """Execute the script until something ends the run."""
+        world = self.world
+        state = self.state
+        entry = True
+        while True:
+            self.entered = True
+            world.execution.point("guest", self.vcpu)
+            if self._kicked:
+                self._kicked = False
+                return self._leave(EXIT_IRQ)
+            if world.clock.ns >= state.hyp_deadline_ns or self._output():
+                return self._leave(EXIT_IRQ)
+            self._complete()
+            if self._virq() and not self.pstate & PSTATE_I and self._irq is not None:
+                self._enter_irq()
+            op = self._fetch()
+            world.monitor.instruction(self.vcpu, op, entry)
+            entry = False
+            if isinstance(op, Native):
+                self._write(op)
+                self._retire()
+            elif isinstance(op, Mask):
+                self.pstate = self.pstate & ~PSTATE_I | (PSTATE_I if op.masked else 0)
+                self._retire()
+            elif isinstance(op, Load | Store) and self._cpu_interface(op):
+                self._retire()
+            else:
+                self._trap(op)
+                return self._leave(EXIT_TRAP)
+
+    def restart(self, script: Guest) -> None:
+        """The guest begins anew, as after a reset."""
+        self.memory.irqs = 0
+        self._stack, self._saved = [script(self.memory)], []
+        self._op = self._result = None
+
+    def adopt(self, other: CheckCpu) -> None:
+        """Go on where another CPU's guest was: what migration moves as memory and registers."""
+        self._stack, self._saved = other._stack, other._saved
+        self._op, self._next_pc, self._result = other._op, other._next_pc, other._result
+        self.pstate, self.memory = other.pstate, other.memory
+
+    def _leave(self, code: int) -> int:
+        self.entered = False
+        self.stop_pc = self.state.pc
+        return code
+
+    def key(self) -> tuple[object, ...]:
+        """What the future depends on, beyond `state`."""
+        stack: list[Any] = self._stack
+        frames = tuple(
+            (g.gi_frame.f_lasti, *simple(g.gi_frame.f_locals)) if g.gi_frame else None
+            for g in stack
+        )
+        return (
+            self.pstate, self._kicked, self._op, self._next_pc, self._result,
+            self.memory.log, self.memory.irqs,
+            tuple(op for op, _left, _result in self._saved), frames,
+        )  # fmt: skip
+
+    # time
+
+    def _ns(self) -> int:
+        return self.world.clock.ns
+
+    # the virtual CPU interface
+
+    def _virq(self) -> bool:
+        return bool(self.state.hcr_vi) or (
+            bool(self.state.gicv_base) and self._highest(_LR_PENDING) is not None
+        )
+
+    def _highest(self, bit: int) -> str | None:
+        """The first list register in a state, if the interface lets it through."""
+        s = self.state
+        if not s.ich_vmcr & _VMCR_ENABLE or not s.ich_vmcr >> _PMR_SHIFT & 0xFF:
+            return None
+        for name in _LRS:
+            value: int = getattr(s, name)
+            if value & bit and not (bit == _LR_PENDING and value & _LR_ACTIVE):
+                return name
+        return None
+
+    def _cpu_interface(self, op: Load | Store) -> bool:
+        """An access to the frame that KVM maps: no exit."""
+        s = self.state
+        register = op.ipa - s.gicv_base
+        if not s.gicv_base or not 0 <= register < s.gicv_size:
+            return False
+        if isinstance(op, Load):
+            intid = SPURIOUS
+            name = self._highest(_LR_PENDING) if register == GICC_IAR else None
+            if name is not None:
+                value: int = getattr(s, name)
+                intid = value & 0x3FF
+                setattr(s, name, value & ~_LR_PENDING | _LR_ACTIVE)
+                self.world.monitor.acknowledged(self.vcpu, intid)
+            s.x[op.rt] = intid
+        elif register == GICC_CTLR:
+            s.ich_vmcr = s.ich_vmcr & ~_VMCR_ENABLE | op.value & _VMCR_ENABLE
+        elif register == GICC_PMR:
+            s.ich_vmcr = s.ich_vmcr & ~(0xFF << _PMR_SHIFT) | (op.value & 0xFF) << _PMR_SHIFT
+        elif register == GICC_EOIR:
+            for name in _LRS:
+                value = getattr(s, name)
+                if value & _LR_ACTIVE and value & 0x3FF == op.value:
+                    setattr(s, name, value & ~_LR_ACTIVE)
+                    if value & _LR_HW:
+                        s.phys_deactivated |= 1 << (value >> 32 & 0x3FF)
+        return True
+
+
+class CheckBackend:
+    """Guest CPUs with the scripts that the scenario names just before it creates a vCPU."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.next: tuple[Guest, Guest | None] | None = None
+        self.created: Callable[[CheckCpu], None] | None = None
+
+    def stage2(self) -> GuestMemory:
+        """Memory for a VM: scenarios have devices only."""
+        return NoMemory()
+
+    def cpu(self, memory: GuestMemory) -> CheckCpu:
+        """The next CPU; without a script it stores to a device and is done."""
+        del memory
+        script, irq = self.next or (_nothing, None)
+        self.next = None
+        return CheckCpu(self.world, script, irq)
+
+
+def _nothing(_memory: Memory) -> Generator[Op, int, None]:
+    yield from ()
+
+
+def op_name(op: Op | None) -> str:
+    """An operation in a timeline."""
+    if op is None:
+        return "-"
+    fields = ", ".join(
+        f"{v:#x}" if isinstance(v, int) and v > 9 else str(v) for v in vars(op).values()
+    )
+    return f"{type(op).__name__}({fields})" if fields else type(op).__name__

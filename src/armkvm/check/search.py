@@ -1,0 +1,285 @@
+"""How schedules are chosen: all of them in order of deviations, or at random.
+
+`Exhaust` replays each schedule from the start. Beyond the prefix it was given it takes the first
+alternative everywhere, and every other alternative that it passes by becomes a schedule of its own,
+with one deviation more. They are tried in order of deviations, so what is found first is found with
+the fewest. A state that was here before ends the schedule: its future is known. When no schedule is
+left, every reachable state has been seen.
+
+`Random` picks uniformly; `Pct` gives actors priorities and lowers one at a few random steps
+(Burckhardt et al., ASPLOS 2010), which finds bugs of small depth with known probability.
+
+Left out: dynamic partial-order reduction. Two steps that commute lead to the same state, and that
+is where the second order ends.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from armkvm.check import locks, snapshot
+from armkvm.check.actors import MACHINERY, Execution, Pruned, Violation
+from armkvm.check.world import World
+
+MACHINERY.update({__file__, snapshot.__file__, locks.__file__})
+
+Build = Callable[[Execution], World]
+Deviations = tuple[tuple[int, int], ...]  # (position among the picks, alternative)
+
+
+@dataclass
+class Found:
+    """A violation and the schedule that leads to it."""
+
+    prop: str
+    detail: str
+    deviations: Deviations
+    steps: int
+    schedules: int  # tried until then
+    states: int
+    seconds: float
+
+
+@dataclass
+class Result:
+    """What a search of one scenario came to."""
+
+    states: int = 0
+    transitions: int = 0
+    schedules: int = 0
+    seconds: float = 0.0
+    bound: str = ""  # "" when exhausted
+    deviations: int = 0  # all schedules of so many were tried
+    found: Found | None = None
+    seen: Counter[str] = field(default_factory=Counter)
+
+
+class Replay:
+    """Follows a list of deviations."""
+
+    def __init__(self, deviations: Deviations) -> None:
+        self.deviations = dict(deviations)
+
+    def pick(self, execution: Execution, labels: Sequence[str], actors: bool) -> int:
+        """The alternative that the schedule names, else the first."""
+        del actors
+        return min(self.deviations.get(len(execution.picks), 0), len(labels) - 1)
+
+
+class Exhaust:
+    """Every schedule, fewest deviations first."""
+
+    def __init__(self) -> None:
+        self.visited: set[int] = set()
+        self.todo: deque[tuple[Deviations, int]] = deque([((), -1)])
+        self.deviations: Deviations = ()
+        self._at: dict[int, int] = {}
+        self._last = -1
+        self.transitions = 0
+        self.world: World | None = None
+
+    def start(self) -> None:
+        """The next schedule."""
+        self.deviations, self._last = self.todo.popleft()
+        self._at = dict(self.deviations)
+        self.transitions += 1
+
+    def pick(self, execution: Execution, labels: Sequence[str], actors: bool) -> int:
+        """In the prefix what it says; beyond, the first, and the others later."""
+        del actors
+        at = len(execution.picks)
+        if at <= self._last:
+            return self._at.get(at, 0)
+        assert self.world is not None
+        state = snapshot.key(self.world)
+        if state in self.visited:
+            raise Pruned
+        self.visited.add(state)
+        self.transitions += 1
+        for alternative in range(1, len(labels)):
+            self.todo.append(((*self.deviations, (at, alternative)), at))
+        return 0
+
+
+class Random:
+    """Uniformly; or mostly straight on, with `straight` the probability of the first."""
+
+    def __init__(self, seed: int, straight: float = 0.7) -> None:
+        self.random = random.Random(seed)
+        self.straight = straight
+
+    def pick(self, execution: Execution, labels: Sequence[str], actors: bool) -> int:
+        """One of them."""
+        del execution, actors
+        if self.random.random() < self.straight:
+            return 0
+        return self.random.randrange(len(labels))
+
+
+class Pct:
+    """Priorities, lowered at `depth` - 1 random steps among `length`."""
+
+    def __init__(self, seed: int, depth: int, length: int) -> None:
+        self.random = random.Random(seed)
+        self.priorities: dict[str, float] = {}
+        self.changes = {self.random.randrange(max(length, 1)) for _ in range(depth - 1)}
+        self.low = 0.0
+
+    def pick(self, execution: Execution, labels: Sequence[str], actors: bool) -> int:
+        """The highest priority."""
+        if not actors:
+            return self.random.randrange(len(labels))
+        for label in labels:
+            self.priorities.setdefault(label, 1 + self.random.random())
+        best = max(range(len(labels)), key=lambda i: self.priorities[labels[i]])
+        if len(execution.picks) in self.changes:
+            self.low -= 1
+            self.priorities[labels[best]] = self.low
+            best = max(range(len(labels)), key=lambda i: self.priorities[labels[i]])
+        return best
+
+
+def perform(
+    build: Build, execution: Execution, ready: Callable[[World], None] | None = None
+) -> World | None:
+    """One execution from the start to the end, files closed. Sets `execution.ended`."""
+    locks.set_execution(execution)
+    world: World | None = None
+    try:
+        world = build(execution)
+        if ready is not None:
+            ready(world)
+        execution.run()
+        if execution.ended is None and not execution.exceeded:
+            world.close()
+    except Violation as error:
+        execution.ended = error
+    finally:
+        locks.set_execution(None)
+    return world
+
+
+def as_violation(error: BaseException | None) -> Violation | None:
+    """What an execution ended with, if that is a finding. Any Python exception is one."""
+    if error is None or isinstance(error, Pruned):
+        return None
+    if isinstance(error, Violation):
+        return error
+    where = error.__traceback__
+    place = ""
+    while where is not None:
+        name = where.tb_frame.f_code.co_filename
+        if "/kvm/" in name or "/host/" in name:
+            place = f" in {where.tb_frame.f_code.co_name}()"
+        where = where.tb_next
+    return Violation("I0", f"{type(error).__name__}{place}: {error}")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How far to search."""
+
+    schedules: int = 100_000
+    seconds: float = 60.0
+    steps: int = 3000
+    seed: int = 1
+    samples: int = 0  # random schedules after an exhaustive search that hit its bound
+
+
+Progress = Callable[[Result], None]
+
+
+def explore(build: Build, bound: Bound, progress: Progress | None = None) -> Result:
+    """Exhaust a scenario, or stop at the bound; the first violation ends the search."""
+    result = Result()
+    began = time.perf_counter()
+    chooser = Exhaust()
+    exceeded = False
+
+    def ready(world: World) -> None:
+        chooser.world = world
+
+    while chooser.todo:
+        if result.schedules >= bound.schedules:
+            result.bound = f"{bound.schedules} schedules"
+            break
+        if time.perf_counter() - began > bound.seconds:
+            result.bound = f"{bound.seconds:g} s"
+            break
+        chooser.start()
+        execution = Execution(chooser, bound.steps)
+        world = perform(build, execution, ready)
+        result.schedules += 1
+        exceeded |= execution.exceeded
+        if world is not None:
+            for name in world.monitor.seen:
+                result.seen[name] += 1
+        violation = as_violation(execution.ended)
+        if violation is not None:
+            result.found = Found(
+                violation.prop, violation.detail, chooser.deviations, execution.steps,
+                result.schedules, len(chooser.visited), time.perf_counter() - began,
+            )  # fmt: skip
+            break
+        if progress is not None and not result.schedules % 200:
+            result.states = len(chooser.visited)
+            progress(result)
+    result.states, result.transitions = len(chooser.visited), chooser.transitions
+    result.deviations = len(chooser.deviations) - bool(chooser.todo)
+    if result.bound:
+        result.bound += f"; every schedule of up to {result.deviations} deviations"
+    if exceeded and not result.bound:
+        result.bound = f"{bound.steps} steps a schedule"
+    if result.bound and result.found is None and bound.samples:
+        _sample(build, bound, result, began)
+    result.seconds = time.perf_counter() - began
+    return result
+
+
+def _sample(build: Build, bound: Bound, result: Result, began: float) -> None:
+    """Random schedules and PCT in turns, beyond what was exhausted."""
+    length = 50
+    for n in range(bound.samples):
+        chooser = Random(bound.seed + n) if n % 2 else Pct(bound.seed + n, 3, length)
+        execution = Execution(chooser, bound.steps)
+        world = perform(build, execution)
+        length = max(length, len(execution.picks))
+        result.schedules += 1
+        if world is not None:
+            for name in world.monitor.seen:
+                result.seen[name] += 1
+        violation = as_violation(execution.ended)
+        if violation is not None:
+            picks = tuple((i, p) for i, p in enumerate(execution.picks) if p)
+            result.found = Found(
+                violation.prop, violation.detail, picks, execution.steps, result.schedules,
+                result.states, time.perf_counter() - began,
+            )  # fmt: skip
+            return
+    result.bound += f", then {bound.samples} random schedules"
+
+
+def minimise(build: Build, found: Found, steps: int) -> Found:
+    """Drop deviations that the violation does not need, one after the other."""
+    deviations = found.deviations
+    best = found
+    changed = True
+    while changed:
+        changed = False
+        for index in range(len(deviations)):
+            shorter = deviations[:index] + deviations[index + 1 :]
+            execution = Execution(Replay(shorter), steps)
+            perform(build, execution)
+            violation = as_violation(execution.ended)
+            if violation is not None and violation.prop == found.prop:
+                best = Found(
+                    violation.prop, violation.detail, shorter, execution.steps, found.schedules,
+                    found.states, found.seconds,
+                )  # fmt: skip
+                deviations, changed = shorter, True
+                break
+    return best

@@ -1,0 +1,135 @@
+"""The state of an execution as a number: two executions with the same one have the same future.
+
+Named field by field, so that what is in it can be read, and tested: tests/check/test_snapshot.py
+fails when kvm or host get an attribute that is neither here nor among those that do not matter.
+With it goes where each actor stands: its stack's code positions and the plain values in its frames.
+
+Left out: counters that nobody acts on (statistics), traces.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
+
+from armkvm.check.actors import position
+
+if TYPE_CHECKING:
+    from armkvm.check.world import World
+    from armkvm.host.pcpu import PhysicalCpu
+    from armkvm.kvm import Vcpu, Vm
+
+# Attributes by class: in the key as they are, in the key in some other form, and without influence.
+VCPU: Final = (
+    "hcr", "requests", "signal_pending", "mode", "pid", "ran_once", "blocking", "lines_in_hw",
+    "mmio_needed", "esr", "initialized", "features", "mp_state", "pause", "reset_state",
+    "psci_version", "closed", "twe", "_destroyed",
+)  # fmt: skip
+VM: Final = (
+    "closed", "created_vcpus", "max_vcpus", "features", "irqchip_in_kernel", "vm_dead",
+    "counter_offset_set", "timer_ppis_immutable", "nisv_to_user", "system_suspend", "_references",
+)  # fmt: skip
+TIMER: Final = ("ctl", "cval", "level")
+PCPU: Final = ("number", "stale", "_deadline")
+IRQ: Final = (
+    "active", "active_source", "enabled", "group", "hw", "line_level", "pending_latch", "priority",
+    "source",
+)  # fmt: skip
+DIST: Final = ("initialized", "ready", "enabled", "nr_spis", "vgic_dist_base", "vgic_cpu_base")
+
+_vcpu, _vm, _timer = attrgetter(*VCPU), attrgetter(*VM), attrgetter(*TIMER)
+_pcpu, _irq, _dist = attrgetter(*PCPU), attrgetter(*IRQ), attrgetter(*DIST)
+RUN_BYTES = 320  # of kvm_run: everything up to device_irq_level
+
+
+def key(world: World) -> int:
+    """The state, as the hash of all of it."""
+    execution = world.execution
+    current = execution.current
+    return hash((
+        world.clock.ns,
+        tuple([_vm_key(vm) for vm in world.vms]),
+        tuple([_vcpu_key(vcpu) for vcpu in world.vcpus]),
+        tuple([_pcpu_key(pcpu, world) for pcpu in world.host.pcpus]),
+        tuple([(a.done, a.started, a is current, a.why, a.position) for a in execution.actors]),
+        position(2),
+        tuple([vmm.key() for vmm in world.vmms]),
+        world.monitor.key(),
+        world.lines_in_flight,
+        tuple([a.number for a in sorted(world.turn.resched, key=_number)]),
+        tuple([(t.expires) for t in world.host.hrtimers.timers]),
+        tuple(getattr(world.host, "static_keys", {}).items()),
+    ))  # fmt: skip
+
+
+def _number(actor: Any) -> int:
+    number: int = actor.number
+    return number
+
+
+def _vcpu_key(vcpu: Vcpu) -> tuple[object, ...]:
+    timer = vcpu.arch_timer
+    cpu: Any = vcpu.cpu
+    return (
+        _vcpu(vcpu),
+        bytes(vcpu.state),
+        bytes(memoryview(vcpu.pages)[:RUN_BYTES]),
+        cpu.key(),
+        tuple([
+            (_timer(t), t.loaded_on is not None, t.hrtimer.expires if t.hrtimer.queued else -1)
+            for t in timer.timers
+        ]),
+        timer.enabled,
+        timer.bg_timer.expires if timer.bg_timer.queued else -1,
+        vcpu.pcpu.number if vcpu.pcpu else -1,
+        vcpu.last_pcpu.number if vcpu.last_pcpu else -1,
+        vcpu.task.woken,
+        vcpu.mutex.locked(),
+        _vgic_key(vcpu) if vcpu.vgic_cpu is not None else None,
+    )  # fmt: skip
+
+
+def _vgic_key(vcpu: Vcpu) -> tuple[object, ...]:
+    vgic = vcpu.vgic_cpu
+    assert vgic is not None
+    return (
+        tuple([(irq.intid, _irq(irq)) for irq in vgic.private_irqs if irq.hw or irq.enabled]),
+        tuple([irq.intid for irq in vgic.ap_list]),
+        tuple([irq.intid for irq in vgic.in_lrs]),
+    )
+
+
+def _vm_key(vm: Vm) -> tuple[object, ...]:
+    return (
+        _vm(vm),
+        vm.voffset.value,
+        vm.poffset.value,
+        tuple(vm.timer_ppi),
+        len(vm.vcpus),
+        vm.lock.locked(),
+        vm.config_lock.locked(),
+        vm.slots_lock.locked(),
+        len(vm.mmio_bus.ranges),
+        _dist(vm.vgic) if vm.irqchip_in_kernel else None,
+    )
+
+
+def _pcpu_key(pcpu: PhysicalCpu, world: World) -> tuple[object, ...]:
+    v, p = pcpu.vtimer_irq, pcpu.ptimer_irq
+    return (
+        _pcpu(pcpu),
+        pcpu.vcpu.vcpu_id if pcpu.vcpu is not None else -1,
+        _whose(pcpu.state, world),
+        v.enabled, v.active, p.enabled, p.active,
+        pcpu.lock.locked(),
+    )  # fmt: skip
+
+
+def _whose(state: object, world: World) -> int:
+    """The vCPU whose registers a physical CPU has."""
+    if state is None:
+        return -1
+    for n, vcpu in enumerate(world.vcpus):
+        if vcpu.state is state:
+            return n
+    return -2

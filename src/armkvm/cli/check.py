@@ -1,0 +1,297 @@
+"""Run the hypervisor through all schedules of small scenarios, and find the bugs of history.
+
+Each line says what was explored: exhausted, or bounded by what. A violation prints its property,
+where that comes from, the shortest schedule found and a token; --replay TOKEN shows it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from armkvm.check.job import Job, Token, replay
+from armkvm.check.job import run as run_job
+from armkvm.check.mutants import MUTANTS
+from armkvm.check.properties import PROPERTIES
+from armkvm.check.report import html
+from armkvm.check.scenario import SCENARIOS
+from armkvm.check.search import Bound, Result
+from armkvm.check.seed import VARIANTS
+from armkvm.cli.codes import Code
+from armkvm.cli.main import UsageError
+from armkvm.cli.sizes import positive
+
+RETRIES = 2
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``armkvm check``."""
+    parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help="default: all")
+    parser.add_argument("--list", action="store_true", help="list scenarios, variants, mutants")
+    parser.add_argument("--variant", default="current", help="current (default) or seed")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--mutant", metavar="NAME", help="put one bug back")
+    group.add_argument("--all-mutants", action="store_true", help="one after the other")
+    group.add_argument("--replay", metavar="TOKEN", help="show one schedule step by step")
+    parser.add_argument("--seconds", type=float, default=15.0, help="for a scenario (default 15)")
+    parser.add_argument("--bound", type=positive, default=100_000, metavar="N", help="schedules")
+    parser.add_argument("--samples", type=int, default=200, metavar="N",
+                        help="random schedules where the bound is hit (default 200)")  # fmt: skip
+    parser.add_argument("--ignore", default="", metavar="I2,I6", help="properties to leave out")
+    parser.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, metavar="N")
+    parser.add_argument("--executor", metavar="ADDRESS", help="a Dask scheduler; needs distributed")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a report as well")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explore and print."""
+    if args.list:
+        return _list()
+    if args.replay:
+        return _replay(args.replay)
+    _known(args)
+    bound = Bound(schedules=args.bound, seconds=args.seconds, samples=args.samples)
+    ignore = frozenset(args.ignore.split(",")) if args.ignore else frozenset()
+    jobs = list(_jobs(args, bound, ignore))
+    began = time.perf_counter()
+    done: dict[Job, Result] = {}
+    with _progress(len(jobs)) as advance:
+        for job, result in carry_out(lambda: _executor(args), jobs):
+            done[job] = result
+            advance(job)
+    rows = [(job, done[job]) for job in jobs]
+    seconds = time.perf_counter() - began
+    mutants = args.all_mutants or bool(args.mutant)
+    if args.json:
+        print(json.dumps(as_json(rows, mutants), indent=1))
+    else:
+        _print(rows, mutants, seconds)
+    if args.html:
+        args.html.write_text(html(rows, mutants), encoding="utf-8")
+    if mutants:
+        found = {job.mutant for job, result in rows if result.found is not None}
+        return Code.OK if found == {job.mutant for job in jobs} else Code.FAILED
+    return Code.FAILED if any(r.found is not None for _job, r in rows) else Code.OK
+
+
+def _known(args: argparse.Namespace) -> None:
+    for what, names, table in (
+        ("scenario", args.scenario, SCENARIOS),
+        ("variant", [args.variant], VARIANTS),
+        ("mutant", [args.mutant] if args.mutant else [], MUTANTS),
+        ("property", args.ignore.split(",") if args.ignore else [], PROPERTIES),
+    ):
+        for name in names:
+            if name not in table:
+                raise UsageError(f"there is no {what} {name!r} (--list shows them)")
+
+
+def _jobs(args: argparse.Namespace, bound: Bound, ignore: frozenset[str]) -> Iterator[Job]:
+    if args.all_mutants or args.mutant:
+        for mutant in MUTANTS.values() if args.all_mutants else [MUTANTS[args.mutant]]:
+            for name in args.scenario or mutant.scenarios:
+                yield Job(name, args.variant, mutant.name, bound, ignore)
+        return
+    for name in args.scenario or SCENARIOS:
+        yield Job(name, args.variant, "", bound, ignore)
+
+
+def _executor(args: argparse.Namespace) -> Executor:
+    if not args.executor:
+        return ProcessPoolExecutor(max_workers=args.jobs)
+    try:
+        distributed: Any = importlib.import_module("distributed")
+    except ImportError:
+        raise UsageError("--executor needs the package distributed") from None
+    executor: Executor = distributed.Client(args.executor).get_executor()
+    return executor
+
+
+def carry_out(make: Callable[[], Executor], jobs: list[Job]) -> Iterator[tuple[Job, Result]]:
+    """Results as they come; a job whose worker died is tried again, none counts twice."""
+    left = dict.fromkeys(jobs, RETRIES)
+    while left:
+        # A pool that has lost a process takes no more work: each round has its own.
+        with make() as executor:
+            futures = {executor.submit(run_job, job): job for job in left}
+            for future in as_completed(futures):
+                job = futures[future]
+                try:
+                    result = future.result()
+                except Exception:
+                    left[job] -= 1
+                    if left[job] < 0:
+                        raise
+                    continue
+                del left[job]
+                yield job, result
+
+
+class _progress:
+    """A bar on a terminal's standard error."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.bar: Any = None
+
+    def __enter__(self) -> Any:
+        if not sys.stderr.isatty():
+            return lambda job: None
+        from rich import progress
+        from rich.console import Console
+
+        self.bar = progress.Progress(console=Console(stderr=True), transient=True)
+        self.bar.start()
+        task = self.bar.add_task("exploring", total=self.total)
+        return lambda job: self.bar.update(
+            task, advance=1, description=f"{job.scenario} {job.mutant}"
+        )
+
+    def __exit__(self, *_exc: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def _list() -> int:
+    print("scenarios")
+    for s in SCENARIOS.values():
+        print(f"  {s.name:<26} {s.title}")
+    print("mutants")
+    for m in MUTANTS.values():
+        print(f"  {m.name:<26} {m.commit}: {m.what}")
+    print("properties")
+    for p in PROPERTIES.values():
+        print(f"  {p.name:<4} {p.kind:<10} {p.sentence}\n{'':18}{p.source}")
+    return 0
+
+
+def _replay(text: str) -> int:
+    try:
+        token = Token.parse(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is no token") from None
+    log, prop, detail = replay(token)
+    for line in log:
+        print(line)
+    if not prop:
+        print("no violation")
+        return 0
+    print(f"{prop}: {detail}")
+    return Code.FAILED
+
+
+def as_json(rows: list[tuple[Job, Result]], mutants: bool) -> dict[str, Any]:
+    """The results for machines."""
+    if mutants:
+        return {
+            "mutants": [
+                {
+                    "name": job.mutant,
+                    "commit": MUTANTS[job.mutant].commit,
+                    "scenario": job.scenario,
+                    "property": r.found.prop if r.found else None,
+                    "found": r.found is not None,
+                    "steps": r.found.steps if r.found else None,
+                    "states": r.found.states if r.found else r.states,
+                    "seconds": round(r.found.seconds if r.found else r.seconds, 3),
+                    "token": str(token_of(job, r)) if r.found else None,
+                }
+                for job, r in best(rows)
+            ]
+        }
+    return {
+        "scenarios": [
+            {
+                "name": job.scenario,
+                "variant": job.variant,
+                "exhausted": not r.bound and r.found is None,
+                "bound": r.bound or None,
+                "states": r.states,
+                "transitions": r.transitions,
+                "schedules": r.schedules,
+                "seconds": round(r.seconds, 3),
+                "violation": None if r.found is None else {
+                    "property": r.found.prop,
+                    "detail": r.found.detail,
+                    "steps": r.found.steps,
+                    "token": str(token_of(job, r)),
+                },
+            }
+            for job, r in rows
+        ]
+    }  # fmt: skip
+
+
+def best(rows: list[tuple[Job, Result]]) -> list[tuple[Job, Result]]:
+    """For each mutant the scenario that shows it in the fewest steps."""
+    chosen: dict[str, tuple[Job, Result]] = {}
+    for job, result in rows:
+        before = chosen.get(job.mutant)
+        if before is None or _rank(result) < _rank(before[1]):
+            chosen[job.mutant] = job, result
+    return list(chosen.values())
+
+
+def _rank(result: Result) -> tuple[bool, int, int]:
+    found = result.found
+    return (False, len(found.deviations), found.steps) if found else (True, 0, 0)
+
+
+def token_of(job: Job, result: Result) -> Token:
+    """What --replay takes."""
+    assert result.found is not None
+    return Token(job.scenario, job.variant, job.mutant, result.found.deviations)
+
+
+def _print(rows: list[tuple[Job, Result]], mutants: bool, seconds: float) -> None:
+    if mutants:
+        print(f"{'mutant':<26} {'scenario':<26} {'found by':<9} {'deviations':>10} {'steps':>6} "
+              f"{'states':>7} {'seconds':>8}")  # fmt: skip
+        for job, r in best(rows):
+            f = r.found
+            if f is None:
+                print(f"{job.mutant:<26} {job.scenario:<26} NOT FOUND")
+            else:
+                print(f"{job.mutant:<26} {job.scenario:<26} {f.prop:<9} {len(f.deviations):>10} "
+                      f"{f.steps:>6} {f.states:>7} {f.seconds:>8.2f}")  # fmt: skip
+    else:
+        print(f"{'scenario':<26} {'states':>8} {'transitions':>11} {'schedules':>9} "
+              f"{'seconds':>8}")  # fmt: skip
+        for job, r in rows:
+            how = "exhausted" if not r.bound else f"bounded: {r.bound}"
+            if r.found is not None:
+                how = f"VIOLATED {r.found.prop}"
+            print(f"{job.scenario:<26} {r.states:>8} {r.transitions:>11} {r.schedules:>9} "
+                  f"{r.seconds:>8.2f}  {how}")  # fmt: skip
+    for job, r in rows:
+        if r.found is not None and (not mutants or len(rows) == 1):
+            _violation(job, r)
+    states = sum(r.states for _job, r in rows)
+    schedules = sum(r.schedules for _job, r in rows)
+    print(f"{states} states, {schedules} schedules in {seconds:.1f} s: "
+          f"{states / seconds:.0f} states/s, {schedules / seconds:.0f} schedules/s")  # fmt: skip
+
+
+def _violation(job: Job, result: Result) -> None:
+    found = result.found
+    assert found is not None
+    token = token_of(job, result)
+    prop = PROPERTIES.get(found.prop)
+    print(f"\n{job.scenario}: {found.prop} violated: {found.detail}")
+    if prop is None:
+        return
+    print(f"  {prop.sentence}\n  source: {prop.source}")
+    print(f"  {len(found.deviations)} deviations, {found.steps} steps")
+    log, _prop, _detail = replay(token)
+    for line in log[-25:]:
+        print(f"    {line}")
+    print(f"  --replay {token}")

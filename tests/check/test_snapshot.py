@@ -1,0 +1,91 @@
+"""The state's key knows every attribute of the objects it stands for."""
+
+from __future__ import annotations
+
+import pytest
+
+from armkvm.check import locks, search, snapshot
+from armkvm.check.actors import Execution
+from armkvm.check.scenario import SCENARIOS
+from armkvm.check.search import Exhaust, Replay
+from armkvm.check.world import World
+
+# In the key in another form, fixed after the start, or nothing that anybody acts on.
+OTHER = {
+    "Vcpu": {
+        "vm", "vcpu_id", "memslots", "trace", "point", "pages", "run_struct", "run_mmio",
+        "run_data", "irq_level", "cpu", "state", "x", "stat", "turn", "task", "mutex", "wait",
+        "pcpu", "last_pcpu", "sys_regs", "core_spsr", "arch_timer", "vgic_cpu",
+        # without the features that scenarios do not use
+        "pmu", "pvtime_base", "guest_debug", "coalesced", "ring", "last_steal", "debug_ptr",
+        "external_debug_state", "vcpu_debug_state", "guest_debug_regs", "steal",
+    },
+    "Vm": {
+        "system", "host", "clock", "trace", "lock", "slots_lock", "config_lock", "stage2",
+        "memslots", "vcpus", "vgic", "mmio_bus", "limit", "voffset", "poffset", "timer_ppi",
+        "counter_offset",
+    },
+    "PhysicalCpu": {
+        "clock", "lock", "hrtimers", "state", "vcpu", "vtimer_irq", "ptimer_irq", "ns", "base",
+        "count", "mult", "tick_period", "tick_ns", "ticks", "slice_ns",
+    },
+}  # fmt: skip
+
+
+def world_of(name: str) -> tuple[Execution, World]:
+    execution = Execution(Replay(()))
+    with locks.controlled():
+        world = search.perform(SCENARIOS[name].build, execution)
+    assert execution.ended is None
+    assert world is not None
+    return execution, world
+
+
+def test_attributes_are_known() -> None:
+    _execution, world = world_of("timer-future")
+    for thing, named in (
+        (world.vcpus[0], snapshot.VCPU),
+        (world.vms[0], snapshot.VM),
+        (world.host.pcpus[0], snapshot.PCPU),
+    ):
+        cls = type(thing).__name__
+        unknown = set(vars(thing)) - set(named) - OTHER[cls]
+        assert not {a for a in unknown if _matters(getattr(thing, a))}, cls
+
+
+def _matters(value: object) -> bool:
+    """New state shows as a number, a flag or a container that is not empty."""
+    return bool(value) and isinstance(value, (int, list, dict, set, tuple))
+
+
+@pytest.mark.parametrize("name", ["timer-future", "timer-masked", "timer-moved", "vgic-emulated"])
+def test_the_same_endings_with_and_without_the_cache(name: str) -> None:
+    """Pruning loses no reachable end: exhausted both ways, the final states agree."""
+    assert endings(name, cached=True) == endings(name, cached=False)
+
+
+class Uncached(Exhaust):
+    """Every schedule to its end."""
+
+    def pick(self, execution: Execution, labels: object, actors: bool) -> int:
+        self.visited.clear()
+        return super().pick(execution, labels, actors)  # type: ignore[arg-type]
+
+
+def endings(name: str, *, cached: bool) -> set[tuple[object, ...]]:
+    found: set[tuple[object, ...]] = set()
+    chooser = Exhaust() if cached else Uncached()
+
+    def ready(world: World) -> None:
+        chooser.world = world
+
+    with locks.controlled():
+        while chooser.todo:
+            chooser.start()
+            execution = Execution(chooser)
+            world = search.perform(SCENARIOS[name].build, execution, ready)
+            assert world is not None
+            if execution.ended is None:
+                vmm, cpu = world.vmms[0], world.vcpus[0].cpu
+                found.add((world.clock.ns, vmm.marks, cpu.memory.log))  # type: ignore[attr-defined]
+    return found
