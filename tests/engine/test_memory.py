@@ -203,6 +203,20 @@ def test_element_alignment(world: World, word: int, element: int, why: str) -> N
             world.execute(word, x1=address)
 
 
+@pytest.mark.parametrize("why", ["SCTLR.A", "Device", "MMU off"])
+@pytest.mark.parametrize("first", [ldr(0, 1), str_(0, 1)])
+def test_alignment_after_an_aligned_access(world: World, why: str, first: int) -> None:
+    """An access that passed leaves nothing behind that lets the next one pass unchecked."""
+    low = Space(world)
+    low.identity(CODE)
+    low.map(DATA, DATA, AF | (DEVICE if why == "Device" else 0))
+    if why != "MMU off":
+        low.install(sctlr=A if why == "SCTLR.A" else 0)
+    for second in (ldr(0, 2), str_(0, 2)):
+        t = world.fault(first, first, second, x1=DATA, x2=DATA + 4)
+        assert (t.fsc, t.far, t.elr) == (0x21, DATA + 4, CODE + 8)
+
+
 @pytest.mark.parametrize(
     ("word", "size"),
     [

@@ -185,6 +185,20 @@ def test_address_spaces(world: World, pstate: int, a1: int) -> None:
         assert load(world, VA, pstate) == 0xA000 + asid
 
 
+@pytest.mark.parametrize("pstate", [EL0, EL1H])
+@pytest.mark.parametrize("va", [VA, HIGH])
+def test_another_asid(two: tuple[World, Space], pstate: int, va: int) -> None:
+    """What is not global belongs to one ASID, in the upper half too: another one walks."""
+    world, low = two
+    upper = Space(world, high=True)
+    slot = (upper if va == HIGH else low).map(va, DATA, AF | USER | NG)
+    low.install(upper, asid=1)
+    assert load(world, va, pstate) == A
+    world.quad(slot, DATA + 0x1000 | AF | USER | NG | 3)
+    execute(world, msr("ttbr0_el1", 1), low.root | 2 << 48)
+    assert load(world, va, pstate) == B
+
+
 def test_asid_used_again(two: tuple[World, Space]) -> None:
     """TLBI ASIDE1, then the same ASID and the same table with other contents."""
     world, low = two
