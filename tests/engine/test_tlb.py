@@ -191,12 +191,15 @@ def test_another_asid(two: tuple[World, Space], pstate: int, va: int) -> None:
     """What is not global belongs to one ASID, in the upper half too: another one walks."""
     world, low = two
     upper = Space(world, high=True)
+    code = 0xFFFF_0000_0000_0000  # global, so that only the data page tells the spaces apart
+    upper.map(code, CODE, CODE_FLAGS)
     slot = (upper if va == HIGH else low).map(va, DATA, AF | USER | NG)
     low.install(upper, asid=1)
-    assert load(world, va, pstate) == A
-    world.quad(slot, DATA + 0x1000 | AF | USER | NG | 3)
-    execute(world, msr("ttbr0_el1", 1), low.root | 2 << 48)
-    assert load(world, va, pstate) == B
+    for asid, expected in ((1, A), (2, B)):
+        execute(world, msr("ttbr0_el1", 1), low.root | asid << 48, code=code)
+        execute(world, ldr(0, 1), va, pstate, code=code)
+        assert world.s.x[0] == expected
+        world.quad(slot, DATA + 0x1000 | AF | USER | NG | 3)
 
 
 def test_asid_used_again(two: tuple[World, Space]) -> None:
