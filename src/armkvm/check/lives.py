@@ -96,6 +96,8 @@ def save_restore(world: World) -> None:
     def elsewhere() -> None:
         old = vcpu.cpu
         assert isinstance(old, CheckCpu)
+        if vmm.finished:
+            return  # the guest was done before it could be stopped
         # A device access that is under way is completed by a run that ends at once.
         vcpu.run_struct.immediate_exit = 1
         world.run(vcpu)

@@ -10,6 +10,7 @@ from html import escape
 from armkvm.check.job import Job, Token, replay
 from armkvm.check.mutants import MUTANTS
 from armkvm.check.properties import PROPERTIES
+from armkvm.check.scenario import SCENARIOS
 from armkvm.check.search import Result
 
 STYLE = """
@@ -79,3 +80,29 @@ def _violation(job: Job, result: Result) -> str:
         parts.append(f"<p><code>armkvm check --replay {escape(str(token))}</code></p>")
         parts.append(f"<ol class=steps>{steps}</ol>")
     return "".join(parts)
+
+
+def markdown(rows: list[tuple[Job, Result]], mutants: bool) -> str:
+    """The table of a page of the documentation."""
+    lines = []
+    if mutants:
+        lines += ["| mutant | commit | what | scenario | found by | deviations | steps | states "
+                  "| s |",
+                  "|---|---|---|---|---|--:|--:|--:|--:|"]  # fmt: skip
+    else:
+        lines += ["| scenario | what | states | transitions | schedules | s | result |",
+                  "|---|---|--:|--:|--:|--:|---|"]  # fmt: skip
+    for job, r in rows:
+        f = r.found
+        if mutants:
+            m = MUTANTS[job.mutant]
+            told = (f.prop, len(f.deviations), f.steps, f.states, f"{f.seconds:.2f}") if f else (
+                "not found", "", "", r.states, f"{r.seconds:.2f}")  # fmt: skip
+            cells: tuple[object, ...] = (m.name, m.commit, m.what, job.scenario, *told)
+        else:
+            how = f"violates {f.prop}" if f else r.bound or "exhausted"
+            title = SCENARIOS[job.scenario].title
+            cells = (job.scenario, title, r.states, r.transitions, r.schedules,
+                     f"{r.seconds:.2f}", how)  # fmt: skip
+        lines.append("| " + " | ".join(str(c) for c in cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -160,6 +160,8 @@ def perform(
         execution.ended = error
     finally:
         locks.set_execution(None)
+    if execution.exceeded and execution.ended is None:
+        execution.ended = Violation("I0", f"no end within {execution.max_steps} steps")
     return world
 
 
@@ -198,7 +200,6 @@ def explore(build: Build, bound: Bound, progress: Progress | None = None) -> Res
     result = Result()
     began = time.perf_counter()
     chooser = Exhaust()
-    exceeded = False
 
     def ready(world: World) -> None:
         chooser.world = world
@@ -214,7 +215,6 @@ def explore(build: Build, bound: Bound, progress: Progress | None = None) -> Res
         execution = Execution(chooser, bound.steps)
         world = perform(build, execution, ready)
         result.schedules += 1
-        exceeded |= execution.exceeded
         if world is not None:
             for name in world.monitor.seen:
                 result.seen[name] += 1
@@ -232,8 +232,6 @@ def explore(build: Build, bound: Bound, progress: Progress | None = None) -> Res
     result.deviations = len(chooser.deviations) - bool(chooser.todo)
     if result.bound:
         result.bound += f"; every schedule of up to {result.deviations} deviations"
-    if exceeded and not result.bound:
-        result.bound = f"{bound.steps} steps a schedule"
     if result.bound and result.found is None and bound.samples:
         _sample(build, bound, result, began)
     result.seconds = time.perf_counter() - began

@@ -20,7 +20,7 @@ from typing import Any
 
 from armkvm.check.actors import Actor, Execution
 from armkvm.check.guest import CheckBackend, CheckCpu, Guest
-from armkvm.check.properties import Monitor, next_rise
+from armkvm.check.properties import Monitor, levels, next_rise
 from armkvm.host import sched
 from armkvm.host.clock import Clock
 from armkvm.host.cpu import NEVER
@@ -319,7 +319,18 @@ class World:
     def _seen(self, actor: Actor, what: str) -> None:
         self.monitor.step()
         if self.log is not None:
-            self.log.append(f"{actor.name}: {what}")
+            lines = "  ".join(self._lines(n) for n in range(len(self.vcpus)))
+            self.log.append(f"{actor.name:<11} {what:<20} {lines}")
+
+    def _lines(self, n: int) -> str:
+        """One vCPU in a timeline: outputs, what user space knows, mask, line, PC."""
+        vcpu = self.vcpus[n]
+        pcpu = vcpu.pcpu
+        mask = "-" if pcpu is None else str(int(pcpu.vtimer_irq.masked))
+        return (
+            f"|{n}| out={levels(vcpu, self.clock.ns)} told={vcpu.irq_level.value & 7} "
+            f"masked={mask} line={vcpu.hcr >> 6 & 3} pc={vcpu.state.pc:#04x}"
+        )
 
     def _quiet(self, for_good: bool) -> None:
         self.monitor.quiet(for_good)

@@ -21,7 +21,7 @@ from armkvm.check.job import Job, Token, replay
 from armkvm.check.job import run as run_job
 from armkvm.check.mutants import MUTANTS
 from armkvm.check.properties import PROPERTIES
-from armkvm.check.report import html
+from armkvm.check.report import html, markdown
 from armkvm.check.scenario import SCENARIOS
 from armkvm.check.search import Bound, Result
 from armkvm.check.seed import VARIANTS
@@ -49,6 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--executor", metavar="ADDRESS", help="a Dask scheduler; needs distributed")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    parser.add_argument("--markdown", action="store_true", help="print a table for a page")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report as well")
 
 
@@ -73,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
     mutants = args.all_mutants or bool(args.mutant)
     if args.json:
         print(json.dumps(as_json(rows, mutants), indent=1))
+    elif args.markdown:
+        print(markdown(best(rows) if mutants else rows, mutants), end="")
     else:
         _print(rows, mutants, seconds)
     if args.html:
@@ -101,7 +104,8 @@ def _jobs(args: argparse.Namespace, bound: Bound, ignore: frozenset[str]) -> Ite
             for name in args.scenario or mutant.scenarios:
                 yield Job(name, args.variant, mutant.name, bound, ignore)
         return
-    for name in args.scenario or SCENARIOS:
+    unknown = VARIANTS[args.variant].hosts
+    for name in args.scenario or [s.name for s in SCENARIOS.values() if s.kind not in unknown]:
         yield Job(name, args.variant, "", bound, ignore)
 
 
