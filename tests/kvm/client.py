@@ -10,17 +10,16 @@ import errno
 import mmap
 from collections.abc import Callable
 
-from tests.kvm.guests import load
-
 from armkvm.abi import kvm as k
 from armkvm.abi import regs
+from armkvm.conformance.guests import programs
 from armkvm.host.hrtimer import Hrtimer
 from armkvm.kvm import System, Vcpu, Vm
 
 RAM, RAM_SIZE, VECTORS, IO = 0x4000_0000, 0x1_0000, 0x2000, 0x1000_0000
 M64 = (1 << 64) - 1
 
-GUESTS = load()
+GUESTS = programs()
 ALARM_NS = 300_000_000
 
 PSCI = 1 << k.KVM_ARM_VCPU_PSCI_0_2
