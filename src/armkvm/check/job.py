@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from armkvm.check import lines, lives, locks, search, timers, vgics
+from armkvm.check import locks, search
 from armkvm.check.actors import Execution
 from armkvm.check.mutants import MUTANTS
 from armkvm.check.patching import patched
-from armkvm.check.scenario import SCENARIOS
+from armkvm.check.scenarios import SCENARIOS
 from armkvm.check.search import Bound, Found, Replay, Result
 from armkvm.check.seed import VARIANTS
 from armkvm.check.world import World
 
-ALL = (timers, lines, vgics, lives)  # what fills the table of scenarios
 DEFAULT = Bound()
 
 

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 from armkvm.abi import psci
-from armkvm.check import scripts as g
 from armkvm.check.guest import Memory
 from armkvm.check.scenario import scenario
-from armkvm.check.scripts import Ops
-from armkvm.check.timers import one
-from armkvm.check.user import END, SPURIOUS, VALUE, Vmm
+from armkvm.check.scenarios import scripts as g
+from armkvm.check.scenarios.parts import expect_marks, kicker, one, void
+from armkvm.check.scenarios.scripts import Ops
+from armkvm.check.user import END, SPURIOUS, VALUE
 from armkvm.check.world import World
 from armkvm.host.scripted import Hvc, Load, Mask, Msr, Native, Store, Wfi
 from armkvm.kvm import Vcpu
 
 ICC_SGI1R = (3, 0, 12, 11, 5)
-
-
-def expect_marks(world: World, vmm: Vmm, *marks: int) -> None:
-    """At the end: every device write arrived, once and in order."""
-
-    def check() -> None:
-        if vmm.marks != marks:
-            world.monitor.find("I4", f"the guest wrote {marks}, user space saw {vmm.marks}")
-
-    world.at_end.append(check)
-
-
-def kicker(world: World, vcpu: Vcpu, times: int = 1) -> None:
-    """A thread that sends signals."""
-
-    def body() -> None:
-        for _ in range(times):
-            world.ioctl("signal", vcpu.kick)
-
-    world.execution.add("signal", body)
 
 
 def external(memory: Memory) -> Ops:
@@ -60,10 +40,6 @@ def wfi_line(world: World) -> None:
     world.execution.add(
         "device", lambda: void(world.ioctl("KVM_IRQ_LINE", lambda: world.irq_line(vcpu, True)))
     )
-
-
-def void(_value: object) -> None:
-    """A thread's body returns nothing."""
 
 
 @scenario("line-running", "a line raised by another thread while the guest computes", "I6")

@@ -5,33 +5,15 @@ from __future__ import annotations
 import errno
 
 from armkvm.abi import kvm as k
-from armkvm.check import scripts as g
 from armkvm.check.guest import Memory
 from armkvm.check.scenario import scenario
-from armkvm.check.scripts import Ops
-from armkvm.check.timers import one
+from armkvm.check.scenarios import scripts as g
+from armkvm.check.scenarios.parts import creator, one, place, vgic_vm
+from armkvm.check.scenarios.scripts import Ops
 from armkvm.check.user import END, Vmm
 from armkvm.check.world import PSCI_FEATURES, World
 from armkvm.host.scripted import Native, Store
-from armkvm.kvm import Vcpu, Vm
-
-
-def place(vm: Vm) -> None:
-    """KVM_ARM_SET_DEVICE_ADDR for both frames."""
-    vm.arm_set_device_addr(0, g.GICD)
-    vm.arm_set_device_addr(1, g.GICC)
-
-
-def vgic_vm(world: World, name: str = "vcpu", *, emulated: int = 0, irqs: int = 1) -> Vmm:
-    """A VM with a GICv2 in the kernel, whose guest takes one interrupt of a timer."""
-    vm = world.vm()
-    vm.create_irqchip()
-    place(vm)
-    vmm = Vmm(world, vm)
-    handler = g.vgic_handler(move=g.SOON if irqs > 1 else 0)
-    vcpu = world.vcpu(vm, g.with_vgic(emulated=emulated, irqs=irqs), handler)
-    world.execution.add(name, vmm.thread(vcpu))
-    return vmm
+from armkvm.kvm import Vcpu
 
 
 def short(_memory: Memory) -> Ops:
@@ -40,21 +22,6 @@ def short(_memory: Memory) -> Ops:
     yield Native("x5", 1)
     yield from g.marks(1)
     yield Store(END)
-
-
-def creator(world: World, vmm: Vmm, allowed: tuple[int, ...]) -> None:
-    """A thread that makes the vgic at any moment."""
-    vm = vmm.vm
-
-    def body() -> None:
-        ret = world.ioctl("KVM_CREATE_IRQCHIP", vm.create_irqchip)
-        world.monitor.seen["I9"] += 1
-        if ret not in allowed:
-            world.monitor.fail("I9", f"KVM_CREATE_IRQCHIP: {errno.errorcode.get(ret, ret)}")
-        if not ret:
-            world.ioctl("KVM_ARM_SET_DEVICE_ADDR", lambda: place(vm))
-
-    world.execution.add("creator", body)
 
 
 @scenario("vgic-timer", "a timer through the vgic", "I5", "I8")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from armkvm.abi import psci, regs
-from armkvm.check import scripts as g
 from armkvm.check.guest import CheckCpu, Memory
-from armkvm.check.lines import void
 from armkvm.check.scenario import scenario
-from armkvm.check.scripts import Ops
-from armkvm.check.timers import one
+from armkvm.check.scenarios import scripts as g
+from armkvm.check.scenarios.parts import one, vgic_vm, void
+from armkvm.check.scenarios.scripts import Ops
 from armkvm.check.user import END, Vmm
-from armkvm.check.vgics import vgic_vm
 from armkvm.check.world import PSCI_FEATURES, World
 from armkvm.host.scripted import Hvc, Mask, Mrs, Msr, Native, Store
 from armkvm.kvm import Vcpu

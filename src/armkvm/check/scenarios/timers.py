@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from armkvm.check import scripts as g
-from armkvm.check.guest import CheckCpu, Guest, Memory
+from armkvm.check.guest import CheckCpu, Memory
 from armkvm.check.scenario import scenario
-from armkvm.check.scripts import Ops
-from armkvm.check.user import END, Vmm
+from armkvm.check.scenarios import scripts as g
+from armkvm.check.scenarios.parts import one
+from armkvm.check.scenarios.scripts import Ops
+from armkvm.check.user import END
 from armkvm.check.world import World
 from armkvm.host.scripted import Msr, Native, Store
-
-
-def one(world: World, guest: Guest, irq: Guest | None = None, **attributes: Any) -> Vmm:
-    """A VM with its interrupt controller in user space, one vCPU, one thread."""
-    vm = world.vm()
-    vmm = Vmm(world, vm)
-    for name, value in attributes.items():
-        setattr(vmm, name, value)
-    vcpu = world.vcpu(vm, guest, irq or g.handler())
-    world.execution.add("vcpu", vmm.thread(vcpu))
-    return vmm
 
 
 @scenario("timer-past", "a deadline that has passed when it is set", "I1", "I2", "I3", "I4")
