@@ -1,11 +1,19 @@
-"""One piece of work for a process: explore one scenario, in a variant, perhaps with a mutant.
+"""Pieces of work for a process: explore one scenario, in a variant, perhaps with a mutant.
 
-Names and numbers go in and out, so that any executor of concurrent.futures can carry it.
+There are two kinds. Exhausting a scenario is one piece: its schedules share the states seen so far.
+Random schedules depend on their seeds alone, so those of a scenario that hit its bound are cut into
+pieces (`Sample`), and `merge` puts them together by seed, whoever was ready first.
+
+Names and numbers go in and out, so that any executor of concurrent.futures can carry them. A piece
+replaces functions of kvm and host while it runs: threads of one process take turns.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from armkvm.check import locks, search
 from armkvm.check.actors import Execution
@@ -17,6 +25,8 @@ from armkvm.check.seed import VARIANTS
 from armkvm.check.world import World
 
 DEFAULT = Bound()
+CHUNK = 250  # random schedules in a piece: a quarter of a second of work
+_turn = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,15 @@ class Job:
     mutant: str = ""
     bound: Bound = DEFAULT
     ignore: frozenset[str] = frozenset()  # properties that are not looked at
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Random schedules of a job: those of `count` seeds."""
+
+    job: Job
+    first_seed: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -56,27 +75,84 @@ class Token:
         return cls(scenario, variant, mutant, tuple((int(a), int(b)) for a, b in pairs))
 
 
-def run(job: Job) -> Result:
-    """Explore, and shorten what is found."""
+@contextmanager
+def _prepared(job: Job) -> Iterator[search.Build]:
+    """What builds a job's worlds, while its variant and its mutant are in place."""
     scenario = SCENARIOS[job.scenario]
-    mutate = MUTANTS[job.mutant].apply if job.mutant else None
     variant = VARIANTS[job.variant]
+    mutate = MUTANTS[job.mutant].apply if job.mutant else None
 
     def build(execution: Execution) -> World:
         world = scenario.build(execution, variant.hooks)
         world.monitor.ignored = job.ignore
         return world
 
-    with locks.controlled(), patched(variant.apply), patched(mutate):
+    with _turn, locks.controlled(), patched(variant.apply), patched(mutate):
+        yield build
+
+
+def explore(job: Job) -> Result:
+    """Exhaust a scenario or stop at its bound, and shorten what is found."""
+    with _prepared(job) as build:
         result = search.explore(build, job.bound)
         if result.found is not None:
             result.found = search.minimise(build, result.found, job.bound.steps)
-        elif not job.mutant:
-            missing = [p for p in scenario.reaches if not result.seen[p]]
-            if missing:
-                result.found = Found("vacuous", f"never reached: {', '.join(missing)}", (), 0,
-                                     result.schedules, result.states, result.seconds)  # fmt: skip
     return result
+
+
+def samples(job: Job, explored: Result) -> list[Sample]:
+    """The random schedules that remain to be tried."""
+    if not explored.bound or explored.found is not None:
+        return []
+    first, count = job.bound.seed, job.bound.samples
+    return [
+        Sample(job, first + n, min(CHUNK, count - n)) for n in range(0, max(count, 0), CHUNK)
+    ]  # fmt: skip
+
+
+def sample(piece: Sample) -> Result:
+    """Try random schedules, and shorten what is found."""
+    job = piece.job
+    with _prepared(job) as build:
+        result = search.sample(build, job.bound, piece.first_seed, piece.count)
+        if result.found is not None:
+            result.found = search.minimise(build, result.found, job.bound.steps)
+    return result
+
+
+def merge(job: Job, explored: Result, sampled: Sequence[Result]) -> Result:
+    """One result; `sampled` in order of seeds. What comes after the first finding is not counted.
+
+    `seconds` is what the pieces took together, wherever they ran.
+    """
+    whole = replace(explored, seen=explored.seen.copy())
+    for part in sampled:
+        if part.found is not None:
+            whole.found = replace(
+                part.found,
+                schedules=whole.schedules + part.found.schedules,
+                states=whole.states,
+                seconds=whole.seconds + part.found.seconds,
+            )
+        whole.schedules += part.schedules
+        whole.seconds += part.seconds
+        whole.seen.update(part.seen)
+        if part.found is not None:
+            break
+    if sampled and whole.found is None:
+        whole.bound += f", then {job.bound.samples} random schedules"
+    if whole.found is None and not job.mutant:
+        missing = [p for p in SCENARIOS[job.scenario].reaches if not whole.seen[p]]
+        if missing:
+            whole.found = Found("vacuous", f"never reached: {', '.join(missing)}", (), 0,
+                                whole.schedules, whole.states, whole.seconds)  # fmt: skip
+    return whole
+
+
+def run(job: Job) -> Result:
+    """All of it, here."""
+    explored = explore(job)
+    return merge(job, explored, [sample(piece) for piece in samples(job, explored)])
 
 
 def replay(token: Token, steps: int = 3000) -> tuple[list[str], str, str]:
@@ -92,7 +168,7 @@ def replay(token: Token, steps: int = 3000) -> tuple[list[str], str, str]:
     def build(execution: Execution) -> World:
         return scenario.build(execution, variant.hooks)
 
-    with locks.controlled(), patched(variant.apply), patched(mutate):
+    with _turn, locks.controlled(), patched(variant.apply), patched(mutate):
         execution = Execution(Replay(token.deviations), steps)
         search.perform(build, execution, ready)
     violation = search.as_violation(execution.ended)

@@ -232,20 +232,26 @@ def explore(build: Build, bound: Bound, progress: Progress | None = None) -> Res
     result.deviations = len(chooser.deviations) - bool(chooser.todo)
     if result.bound:
         result.bound += f"; every schedule of up to {result.deviations} deviations"
-    if result.bound and result.found is None and bound.samples:
-        _sample(build, bound, result, began)
     result.seconds = time.perf_counter() - began
     return result
 
 
-def _sample(build: Build, bound: Bound, result: Result, began: float) -> None:
-    """Random schedules and PCT in turns, beyond what was exhausted."""
-    length = 50
-    for n in range(bound.samples):
-        chooser = Random(bound.seed + n) if n % 2 else Pct(bound.seed + n, 3, length)
+def sample(build: Build, bound: Bound, first_seed: int, count: int) -> Result:
+    """Random schedules, one a seed: uniform ones for odd seeds, PCT for even ones.
+
+    A schedule depends on its seed alone, so the seeds can be spread over any number of calls. The
+    first violation ends a call.
+    """
+    result = Result()
+    began = time.perf_counter()
+    # PCT needs to know where its changes may fall: along the schedule without deviations.
+    straight = Execution(Replay(()), bound.steps)
+    perform(build, straight)
+    length = max(50, len(straight.picks))
+    for seed in range(first_seed, first_seed + count):
+        chooser = Random(seed) if seed % 2 else Pct(seed, 3, length)
         execution = Execution(chooser, bound.steps)
         world = perform(build, execution)
-        length = max(length, len(execution.picks))
         result.schedules += 1
         if world is not None:
             for name in world.monitor.seen:
@@ -255,10 +261,11 @@ def _sample(build: Build, bound: Bound, result: Result, began: float) -> None:
             picks = tuple((i, p) for i, p in enumerate(execution.picks) if p)
             result.found = Found(
                 violation.prop, violation.detail, picks, execution.steps, result.schedules,
-                result.states, time.perf_counter() - began,
+                0, time.perf_counter() - began,
             )  # fmt: skip
-            return
-    result.bound += f", then {bound.samples} random schedules"
+            break
+    result.seconds = time.perf_counter() - began
+    return result
 
 
 def minimise(build: Build, found: Found, steps: int) -> Found:
