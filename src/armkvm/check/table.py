@@ -1,0 +1,96 @@
+"""A run as text: tables for a terminal and for a page of the documentation, and violations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from armkvm.check.mutants import MUTANTS
+from armkvm.check.results import Row, Run, Violated, deviations, outcome
+from armkvm.check.scenarios import SCENARIOS
+from armkvm.check.timeline_text import UNICODE, WIDTH, Glyphs, text
+
+LAST = 30  # steps of a timeline under a table; --replay shows all
+
+
+def lines(run: Run, width: int = WIDTH, draw: Glyphs = UNICODE) -> Iterator[str]:
+    """Everything that `armkvm check` prints."""
+    yield from _mutants(run.shown()) if run.mutants else _scenarios(run.shown())
+    if not run.mutants or len(run.shown()) == 1:
+        for violated in run.violations():
+            yield ""
+            yield from violation(violated, width, draw)
+    yield (f"{run.states} states, {run.schedules} schedules in {run.seconds:.1f} s: "
+           f"{run.states_per_second:.0f} states/s, "
+           f"{run.schedules / run.seconds if run.seconds else 0:.0f} schedules/s")  # fmt: skip
+
+
+def _mutants(rows: Sequence[Row]) -> Iterator[str]:
+    yield (f"{'mutant':<26} {'scenario':<26} {'found by':<9} {'deviations':>10} {'steps':>6} "
+           f"{'states':>7} {'seconds':>8}")  # fmt: skip
+    for job, result in rows:
+        found = result.found
+        if found is None:
+            yield f"{job.mutant:<26} {job.scenario:<26} NOT FOUND"
+        else:
+            yield (f"{job.mutant:<26} {job.scenario:<26} {found.prop:<9} "
+                   f"{len(found.deviations):>10} {found.steps:>6} {found.states:>7} "
+                   f"{found.seconds:>8.2f}")  # fmt: skip
+
+
+def _scenarios(rows: Sequence[Row]) -> Iterator[str]:
+    yield (f"{'scenario':<26} {'states':>8} {'transitions':>11} {'schedules':>9} "
+           f"{'seconds':>8}")  # fmt: skip
+    for job, result in rows:
+        yield (f"{job.scenario:<26} {result.states:>8} {result.transitions:>11} "
+               f"{result.schedules:>9} {result.seconds:>8.2f}  {outcome(job, result)}")  # fmt: skip
+
+
+def violation(violated: Violated, width: int = WIDTH, draw: Glyphs = UNICODE) -> Iterator[str]:
+    """The property, its source, the end of the schedule, and the token."""
+    found = violated.found
+    yield f"{violated.job.scenario}: {found.prop} violated: {found.detail}"
+    prop = violated.property
+    if prop is None:
+        return
+    yield f"  {prop.sentence}"
+    yield f"  source: {prop.source}"
+    if violated.mutant is not None:
+        yield f"  put back: {violated.mutant.what} ({violated.mutant.commit})"
+    yield f"  the shortest schedule found: {deviations(len(found.deviations))}, {found.steps} steps"
+    timeline = violated.timeline()
+    for line in text(timeline, width - 2, draw, LAST):
+        yield f"  {line}".rstrip()
+    before = len(timeline.steps) - LAST
+    if before > 0:
+        yield f"  {before} steps before are not shown"
+    yield f"  armkvm check --replay {violated.token}"
+
+
+def markdown(run: Run) -> Iterator[str]:
+    """A table for a page."""
+    yield from _markdown_mutants(run.shown()) if run.mutants else _markdown_scenarios(run.shown())
+
+
+def _markdown_mutants(rows: Sequence[Row]) -> Iterator[str]:
+    yield "| mutant | commit | what | scenario | found by | deviations | steps | states | s |"
+    yield "|---|---|---|---|---|--:|--:|--:|--:|"
+    for job, result in rows:
+        found, mutant = result.found, MUTANTS[job.mutant]
+        told: tuple[object, ...] = ("not found", "", "", result.states, f"{result.seconds:.2f}")
+        if found is not None:
+            told = (found.prop, len(found.deviations), found.steps, found.states,
+                    f"{found.seconds:.2f}")  # fmt: skip
+        yield row(mutant.name, mutant.commit, mutant.what, job.scenario, *told)
+
+
+def _markdown_scenarios(rows: Sequence[Row]) -> Iterator[str]:
+    yield "| scenario | what | states | transitions | schedules | s | result |"
+    yield "|---|---|--:|--:|--:|--:|---|"
+    for job, result in rows:
+        yield row(job.scenario, SCENARIOS[job.scenario].title, result.states, result.transitions,
+                  result.schedules, f"{result.seconds:.2f}", outcome(job, result))  # fmt: skip
+
+
+def row(*cells: object) -> str:
+    """One row of a Markdown table."""
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
