@@ -84,6 +84,8 @@ class CheckCpu(ScriptedCpu):
             if self._virq() and not self.pstate & PSTATE_I and self._irq is not None:
                 self._enter_irq()
             op = self._fetch()
+            if world.recorder is not None:
+                world.recorder.instruction(op)
             world.monitor.instruction(self.vcpu, op, entry)
             entry = False
             if isinstance(op, Native):
@@ -202,13 +204,3 @@ class CheckBackend:
 
 def _nothing(_memory: Memory) -> Generator[Op, int, None]:
     yield from ()
-
-
-def op_name(op: Op | None) -> str:
-    """An operation in a timeline."""
-    if op is None:
-        return "-"
-    fields = ", ".join(
-        f"{v:#x}" if isinstance(v, int) and v > 9 else str(v) for v in vars(op).values()
-    )
-    return f"{type(op).__name__}({fields})" if fields else type(op).__name__
