@@ -19,9 +19,11 @@ from armkvm.check import locks, search
 from armkvm.check.actors import Execution
 from armkvm.check.mutants import MUTANTS
 from armkvm.check.patching import patched
+from armkvm.check.properties import PROPERTIES
 from armkvm.check.scenarios import SCENARIOS
 from armkvm.check.search import Bound, Found, Replay, Result
 from armkvm.check.seed import VARIANTS
+from armkvm.check.timeline import Recorder, Timeline
 from armkvm.check.world import World
 
 DEFAULT = Bound()
@@ -57,22 +59,25 @@ class Token:
     variant: str
     mutant: str
     deviations: search.Deviations
+    ignore: frozenset[str] = frozenset()  # a property that fails earlier would end it there
 
     def __str__(self) -> str:
         picks = "-".join(f"{at}.{pick}" for at, pick in self.deviations)
-        return f"{self.scenario}/{self.variant}/{self.mutant or '-'}/{picks or '-'}"
+        ignore = "/" + ",".join(sorted(self.ignore)) if self.ignore else ""
+        return f"{self.scenario}/{self.variant}/{self.mutant or '-'}/{picks or '-'}{ignore}"
 
     @classmethod
     def parse(cls, text: str) -> Token:
         """ValueError for what is no token."""
-        scenario, variant, mutant, picks = text.split("/")
+        scenario, variant, mutant, picks, *rest = text.split("/")
+        ignore = frozenset(rest[0].split(",")) if len(rest) == 1 else frozenset()
         mutant = "" if mutant == "-" else mutant
         if scenario not in SCENARIOS or variant not in VARIANTS:
             raise ValueError(text)
-        if mutant and mutant not in MUTANTS:
+        if (mutant and mutant not in MUTANTS) or len(rest) > 1 or ignore - set(PROPERTIES):
             raise ValueError(text)
         pairs = [] if picks == "-" else [p.split(".") for p in picks.split("-")]
-        return cls(scenario, variant, mutant, tuple((int(a), int(b)) for a, b in pairs))
+        return cls(scenario, variant, mutant, tuple((int(a), int(b)) for a, b in pairs), ignore)
 
 
 @contextmanager
@@ -155,23 +160,21 @@ def run(job: Job) -> Result:
     return merge(job, explored, [sample(piece) for piece in samples(job, explored)])
 
 
-def replay(token: Token, steps: int = 3000) -> tuple[list[str], str, str]:
-    """Follow a schedule: its steps, the property violated ("" if none), and how."""
-    scenario = SCENARIOS[token.scenario]
-    mutate = MUTANTS[token.mutant].apply if token.mutant else None
-    variant = VARIANTS[token.variant]
-    log: list[str] = []
+def replay(token: Token, steps: int = 3000) -> tuple[Timeline, str, str]:
+    """Follow a schedule: its timeline, the property violated ("" if none), and how."""
+    recorders: list[Recorder] = []
 
     def ready(world: World) -> None:
-        world.log = log
+        recorders.append(Recorder(world))
 
-    def build(execution: Execution) -> World:
-        return scenario.build(execution, variant.hooks)
-
-    with _turn, locks.controlled(), patched(variant.apply), patched(mutate):
+    job = Job(token.scenario, token.variant, token.mutant, ignore=token.ignore)
+    with _prepared(job) as build:
         execution = Execution(Replay(token.deviations), steps)
         search.perform(build, execution, ready)
     violation = search.as_violation(execution.ended)
+    timeline = recorders[0].timeline if recorders else Timeline()
     if violation is None:
-        return log, "", ""
-    return log, violation.prop, violation.detail
+        return timeline, "", ""
+    for recorder in recorders:
+        recorder.finish()
+    return timeline, violation.prop, violation.detail

@@ -16,16 +16,19 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from armkvm.check.actors import Actor, Execution
 from armkvm.check.guest import CheckBackend, CheckCpu, Guest
-from armkvm.check.properties import Monitor, levels, next_rise
+from armkvm.check.properties import Monitor, next_rise
 from armkvm.host import sched
 from armkvm.host.clock import Clock
 from armkvm.host.cpu import NEVER
 from armkvm.host.pcpu import PhysicalCpu
 from armkvm.kvm import System, Vcpu, Vm
+
+if TYPE_CHECKING:
+    from armkvm.check.timeline import Recorder
 
 START_NS = 1 << 20
 PSCI_FEATURES = 1 << 2  # KVM_ARM_VCPU_PSCI_0_2
@@ -159,7 +162,7 @@ class World:
         self.hooks: dict[str, Callable[[Any], None]] = {}  # by point: what a variant does there
         self.monitor = Monitor(self)
         self.at_end: list[Callable[[], None]] = []  # what a scenario checks when all is done
-        self.log: list[str] | None = None
+        self.recorder: Recorder | None = None  # for a timeline
         execution.quiet = self._quiet
         execution.seen = self._seen
         self.lines_in_flight = 0  # threads inside KVM_IRQ_LINE
@@ -252,6 +255,8 @@ class World:
             ret = vcpu.run_raw()
         finally:
             self._running.pop(actor, None)
+        if self.recorder is not None:
+            self.recorder.returned(vcpu, ret)
         self.monitor.after_run(vcpu, ret)
         return ret
 
@@ -273,6 +278,8 @@ class World:
         try:
             call()
         except OSError as error:
+            if self.recorder is not None:
+                self.recorder.note(f"{name} = -{errno.errorcode.get(error.errno or 0)}")
             return error.errno or -1
         return 0
 
@@ -318,19 +325,8 @@ class World:
 
     def _seen(self, actor: Actor, what: str) -> None:
         self.monitor.step()
-        if self.log is not None:
-            lines = "  ".join(self._lines(n) for n in range(len(self.vcpus)))
-            self.log.append(f"{actor.name:<11} {what:<20} {lines}")
-
-    def _lines(self, n: int) -> str:
-        """One vCPU in a timeline: outputs, what user space knows, mask, line, PC."""
-        vcpu = self.vcpus[n]
-        pcpu = vcpu.pcpu
-        mask = "-" if pcpu is None else str(int(pcpu.vtimer_irq.masked))
-        return (
-            f"|{n}| out={levels(vcpu, self.clock.ns)} told={vcpu.irq_level.value & 7} "
-            f"masked={mask} line={vcpu.hcr >> 6 & 3} pc={vcpu.state.pc:#04x}"
-        )
+        if self.recorder is not None:
+            self.recorder.seen(actor, what)
 
     def _quiet(self, for_good: bool) -> None:
         self.monitor.quiet(for_good)
