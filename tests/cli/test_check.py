@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import pytest
 
-from armkvm.check.job import Job
-from armkvm.check.search import Bound
-from armkvm.cli.check import carry_out
 from armkvm.cli.codes import Code
 from armkvm.cli.main import main
 
@@ -58,26 +54,3 @@ def test_the_report_is_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_unknown_names(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", *arguments]) == Code.USAGE
     assert capsys.readouterr().err.count("\n") == 1
-
-
-class Dying(Executor):
-    """Loses the first job it is given."""
-
-    lost = 0
-
-    def submit(self, function, /, *args, **kwargs):  # type: ignore[no-untyped-def]
-        future: Future[object] = Future()
-        if not Dying.lost:
-            Dying.lost += 1
-            future.set_exception(OSError("the worker was killed"))
-        else:
-            future.set_result(function(*args, **kwargs))
-        return future
-
-
-def test_a_lost_job_is_tried_again_and_none_counts_twice() -> None:
-    Dying.lost = 0
-    jobs = [Job(name, bound=Bound(schedules=50)) for name in ("timer-past", "timer-future")]
-    done = [job for job, _result in carry_out(Dying, jobs)]
-    assert sorted(done, key=lambda j: j.scenario) == sorted(jobs, key=lambda j: j.scenario)
-    assert Dying.lost == 1

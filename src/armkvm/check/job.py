@@ -41,6 +41,9 @@ class Job:
     bound: Bound = DEFAULT
     ignore: frozenset[str] = frozenset()  # properties that are not looked at
 
+    def __str__(self) -> str:
+        return "/".join(name for name in (self.scenario, self.variant, self.mutant) if name)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -49,6 +52,9 @@ class Sample:
     job: Job
     first_seed: int
     count: int
+
+    def __str__(self) -> str:
+        return f"{self.job}, seeds from {self.first_seed}"
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,11 @@ def sample(piece: Sample) -> Result:
         if result.found is not None:
             result.found = search.minimise(build, result.found, job.bound.steps)
     return result
+
+
+def perform(work: Job | Sample) -> Result:
+    """What a worker does."""
+    return sample(work) if isinstance(work, Sample) else explore(work)
 
 
 def merge(job: Job, explored: Result, sampled: Sequence[Result]) -> Result:

@@ -7,18 +7,19 @@ where that comes from, the shortest schedule found and a token; --replay TOKEN s
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from armkvm.check import farm
+from armkvm.check.cluster import Cluster
 from armkvm.check.job import Job, Token, replay
-from armkvm.check.job import run as run_job
 from armkvm.check.mutants import MUTANTS
 from armkvm.check.properties import PROPERTIES
 from armkvm.check.report import html, markdown
@@ -29,7 +30,8 @@ from armkvm.cli.codes import Code
 from armkvm.cli.main import UsageError
 from armkvm.cli.sizes import positive
 
-RETRIES = 2
+BOUND = 20_000  # schedules
+SAMPLES = 2000
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,13 +43,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mutant", metavar="NAME", help="put one bug back")
     group.add_argument("--all-mutants", action="store_true", help="one after the other")
     group.add_argument("--replay", metavar="TOKEN", help="show one schedule step by step")
-    parser.add_argument("--seconds", type=float, default=15.0, help="for a scenario (default 15)")
-    parser.add_argument("--bound", type=positive, default=100_000, metavar="N", help="schedules")
-    parser.add_argument("--samples", type=int, default=200, metavar="N",
-                        help="random schedules where the bound is hit (default 200)")  # fmt: skip
+    parser.add_argument("--bound", type=positive, default=BOUND, metavar="N",
+                        help=f"schedules of a scenario (default {BOUND})")  # fmt: skip
+    parser.add_argument("--seconds", type=float, default=math.inf, metavar="S",
+                        help="another bound; results then depend on the speed")  # fmt: skip
+    parser.add_argument("--samples", type=int, default=SAMPLES, metavar="N",
+                        help=f"random schedules beyond a bound (default {SAMPLES})")  # fmt: skip
     parser.add_argument("--ignore", default="", metavar="I2,I6", help="properties to leave out")
-    parser.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, metavar="N")
-    parser.add_argument("--executor", metavar="ADDRESS", help="a Dask scheduler; needs distributed")
+    parser.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, metavar="N",
+                        help="processes (default: one a CPU)")  # fmt: skip
+    parser.add_argument("--executor", metavar="ADDRESS",
+                        help="a Dask scheduler whose workers do it; needs distributed")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     parser.add_argument("--markdown", action="store_true", help="print a table for a page")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report as well")
@@ -64,12 +70,10 @@ def run(args: argparse.Namespace) -> int:
     ignore = frozenset(args.ignore.split(",")) if args.ignore else frozenset()
     jobs = list(_jobs(args, bound, ignore))
     began = time.perf_counter()
-    done: dict[Job, Result] = {}
-    with _progress(len(jobs)) as advance:
-        for job, result in carry_out(lambda: _executor(args), jobs):
-            done[job] = result
-            advance(job)
-    rows = [(job, done[job]) for job in jobs]
+    make, width = _executor(args)
+    with _progress(len(set(jobs))) as advance:
+        results = farm.explore(make, jobs, width=width, advance=advance)
+    rows = list(zip(jobs, results, strict=True))
     seconds = time.perf_counter() - began
     mutants = args.all_mutants or bool(args.mutant)
     if args.json:
@@ -109,35 +113,13 @@ def _jobs(args: argparse.Namespace, bound: Bound, ignore: frozenset[str]) -> Ite
         yield Job(name, args.variant, "", bound, ignore)
 
 
-def _executor(args: argparse.Namespace) -> Executor:
+def _executor(args: argparse.Namespace) -> tuple[farm.Make, int | None]:
+    """What carries the jobs out, and how much is given to it at a time."""
     if not args.executor:
-        return ProcessPoolExecutor(max_workers=args.jobs)
-    try:
-        distributed: Any = importlib.import_module("distributed")
-    except ImportError:
-        raise UsageError("--executor needs the package distributed") from None
-    executor: Executor = distributed.Client(args.executor).get_executor()
-    return executor
-
-
-def carry_out(make: Callable[[], Executor], jobs: list[Job]) -> Iterator[tuple[Job, Result]]:
-    """Results as they come; a job whose worker died is tried again, none counts twice."""
-    left = dict.fromkeys(jobs, RETRIES)
-    while left:
-        # A pool that has lost a process takes no more work: each round has its own.
-        with make() as executor:
-            futures = {executor.submit(run_job, job): job for job in left}
-            for future in as_completed(futures):
-                job = futures[future]
-                try:
-                    result = future.result()
-                except Exception:
-                    left[job] -= 1
-                    if left[job] < 0:
-                        raise
-                    continue
-                del left[job]
-                yield job, result
+        return lambda: farm.Pool(args.jobs), args.jobs
+    if importlib.util.find_spec("distributed") is None:
+        raise UsageError("--executor needs the package distributed (the extra armkvm[dask])")
+    return lambda: Cluster(args.executor), None
 
 
 class _progress:
