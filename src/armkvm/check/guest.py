@@ -4,7 +4,7 @@ After host/scripted.py, with three differences. Before each operation there is a
 can pass, a kick can come and another thread can act between any two. Instructions take no time:
 time passes when the explorer says so. And the virtual CPU interface of a GICv2 is there, as far as
 a guest needs it to take and end an interrupt: GICC_CTLR, PMR, IAR and EOIR in the frame that KVM
-maps for it.
+maps for it. Where ICC_SRE_EL1 says so, the same four are system registers, as a GICv3 has them.
 
 Left out: priorities beyond the mask, groups, maintenance interrupts.
 """
@@ -20,6 +20,8 @@ from armkvm.host.scripted import (
     PSTATE_I,
     Load,
     Mask,
+    Mrs,
+    Msr,
     Native,
     NoMemory,
     Op,
@@ -31,11 +33,13 @@ if TYPE_CHECKING:
     from armkvm.check.world import World
 
 GICC_CTLR, GICC_PMR, GICC_IAR, GICC_EOIR = 0x0, 0x4, 0xC, 0x10
+ICC_PMR, ICC_IAR1 = (3, 0, 4, 6, 0), (3, 0, 12, 12, 0)
+ICC_EOIR1, ICC_IGRPEN1 = (3, 0, 12, 12, 1), (3, 0, 12, 12, 7)
 SPURIOUS = 1023
 
 _LRS = ("ich_lr0", "ich_lr1", "ich_lr2", "ich_lr3")
 _LR_PENDING, _LR_ACTIVE, _LR_HW = 1 << 62, 1 << 63, 1 << 61
-_VMCR_ENABLE = 3
+_VMCR_ENABLE, _VMCR_ENABLE1 = 3, 2
 _PMR_SHIFT = 24
 
 
@@ -66,11 +70,15 @@ class CheckCpu(ScriptedCpu):
         self.entered = False  # inside run()
         self.wfi = False  # the operation under way is a WFI
         self.stop_pc = 0  # PC at the last exit
+        self.entries: dict[int, Guest] = {}  # where else a guest can be started, by PC
 
     def run(self) -> int:
         """Execute the script until something ends the run."""
         world = self.world
         state = self.state
+        begins = self.entries.pop(state.pc, None)
+        if begins is not None:
+            self.restart(begins)
         entry = True
         while True:
             self.entered = True
@@ -94,7 +102,7 @@ class CheckCpu(ScriptedCpu):
             elif isinstance(op, Mask):
                 self.pstate = self.pstate & ~PSTATE_I | (PSTATE_I if op.masked else 0)
                 self._retire()
-            elif isinstance(op, Load | Store) and self._cpu_interface(op):
+            elif self._cpu_interface(op):
                 self._retire()
             else:
                 self._trap(op)
@@ -126,7 +134,7 @@ class CheckCpu(ScriptedCpu):
         )
         return (
             self.pstate, self._kicked, self._op, self._next_pc, self._result,
-            self.memory.log, self.memory.irqs,
+            self.memory.log, self.memory.irqs, tuple(self.entries),
             tuple(op for op, _left, _result in self._saved), frames,
         )  # fmt: skip
 
@@ -139,7 +147,8 @@ class CheckCpu(ScriptedCpu):
 
     def _virq(self) -> bool:
         return bool(self.state.hcr_vi) or (
-            bool(self.state.gicv_base) and self._highest(_LR_PENDING) is not None
+            bool(self.state.gicv_base or self.state.icc_sre)
+            and self._highest(_LR_PENDING) is not None
         )
 
     def _highest(self, bit: int) -> str | None:
@@ -153,33 +162,70 @@ class CheckCpu(ScriptedCpu):
                 return name
         return None
 
-    def _cpu_interface(self, op: Load | Store) -> bool:
-        """An access to the frame that KVM maps: no exit."""
+    def _cpu_interface(self, op: Op) -> bool:
+        """An access to the virtual CPU interface, in one of its two forms: no exit."""
+        if isinstance(op, Load | Store):
+            return self._gicc(op)
+        return isinstance(op, Mrs | Msr) and bool(self.state.icc_sre) and self._icc(op)
+
+    def _gicc(self, op: Load | Store) -> bool:
+        """The frame that KVM maps."""
         s = self.state
         register = op.ipa - s.gicv_base
         if not s.gicv_base or not 0 <= register < s.gicv_size:
             return False
         if isinstance(op, Load):
-            intid = SPURIOUS
-            name = self._highest(_LR_PENDING) if register == GICC_IAR else None
-            if name is not None:
-                value: int = getattr(s, name)
-                intid = value & 0x3FF
-                setattr(s, name, value & ~_LR_PENDING | _LR_ACTIVE)
-                self.world.monitor.acknowledged(self.vcpu, intid)
-            s.x[op.rt] = intid
+            s.x[op.rt] = self._acknowledge() if register == GICC_IAR else SPURIOUS
         elif register == GICC_CTLR:
             s.ich_vmcr = s.ich_vmcr & ~_VMCR_ENABLE | op.value & _VMCR_ENABLE
         elif register == GICC_PMR:
-            s.ich_vmcr = s.ich_vmcr & ~(0xFF << _PMR_SHIFT) | (op.value & 0xFF) << _PMR_SHIFT
+            self._set_priority_mask(op.value)
         elif register == GICC_EOIR:
-            for name in _LRS:
-                value = getattr(s, name)
-                if value & _LR_ACTIVE and value & 0x3FF == op.value:
-                    setattr(s, name, value & ~_LR_ACTIVE)
-                    if value & _LR_HW:
-                        s.phys_deactivated |= 1 << (value >> 32 & 0x3FF)
+            self._end(op.value)
         return True
+
+    def _icc(self, op: Mrs | Msr) -> bool:
+        """The system registers, as far as a guest has them to itself."""
+        s = self.state
+        if isinstance(op, Mrs):
+            if op.encoding != ICC_IAR1:
+                return False
+            s.x[op.rt] = self._acknowledge()
+        elif op.encoding == ICC_PMR:
+            self._set_priority_mask(op.value)
+        elif op.encoding == ICC_IGRPEN1:
+            s.ich_vmcr = s.ich_vmcr & ~_VMCR_ENABLE1 | (op.value & 1) * _VMCR_ENABLE1
+        elif op.encoding == ICC_EOIR1:
+            self._end(op.value)
+        else:
+            return False
+        return True
+
+    def _set_priority_mask(self, value: int) -> None:
+        s = self.state
+        s.ich_vmcr = s.ich_vmcr & ~(0xFF << _PMR_SHIFT) | (value & 0xFF) << _PMR_SHIFT
+
+    def _acknowledge(self) -> int:
+        """The highest pending interrupt becomes active."""
+        s = self.state
+        name = self._highest(_LR_PENDING)
+        if name is None:
+            return SPURIOUS
+        value: int = getattr(s, name)
+        setattr(s, name, value & ~_LR_PENDING | _LR_ACTIVE)
+        intid = value & 0x3FF
+        self.world.monitor.acknowledged(self.vcpu, intid)
+        return intid
+
+    def _end(self, intid: int) -> None:
+        """Priority drop and deactivation, of the physical interrupt too."""
+        s = self.state
+        for name in _LRS:
+            value: int = getattr(s, name)
+            if value & _LR_ACTIVE and value & 0x3FF == intid:
+                setattr(s, name, value & ~_LR_ACTIVE)
+                if value & _LR_HW:
+                    s.phys_deactivated |= 1 << (value >> 32 & 0x3FF)
 
 
 class CheckBackend:
