@@ -44,17 +44,30 @@ class Chooser(Protocol):
     def pick(self, execution: Execution, labels: Sequence[str], actors: bool) -> int: ...
 
 
+class Watcher(Protocol):
+    """Told of the steps of whom a choice has let go on."""
+
+    def begins(self, actor: Actor) -> None: ...
+    def ended(self, actor: Actor, touched: int) -> None: ...
+
+
+# What a step may touch besides the vCPU that its actor owns.
+VM_WIDE, SHARED = 1, 2
+
+
 class Actor:
     """One of those that take turns."""
 
-    __slots__ = ("body", "done", "host", "name", "number", "place", "position", "ready",
-                 "started", "strand", "timed", "why")  # fmt: skip
+    __slots__ = ("bit", "body", "done", "host", "name", "number", "owns", "place", "position",
+                 "ready", "stands", "started", "strand", "timed", "why")  # fmt: skip
 
     def __init__(self, number: int, name: str, body: Callable[[], None], host: bool) -> None:
         self.number = number
+        self.bit = 1 << number
         self.name = name
         self.body = body
         self.host = host  # the host's own: it does not keep the execution going
+        self.owns: Any = None  # the vCPU that it runs and nobody else's threads touch
         self.ready: Ready | None = None  # what it waits for
         self.why = ""
         self.timed = False  # and gives up waiting when nobody else can go on
@@ -62,6 +75,7 @@ class Actor:
         self.started = False
         self.place = "start"  # the last point
         self.position: tuple[object, ...] = ()  # where it waits, for the state's hash
+        self.stands = 0  # the code position alone
         self.strand: Strand | None = None
 
 
@@ -76,6 +90,10 @@ class Execution:
         self.picks: list[int] = []
         self.steps = 0
         self.over = False
+        self.touched = 0  # by the step under way
+        self.moved = 0  # actors that took steps since somebody last set it to 0
+        self.candidates: list[Actor] = []  # at a choice between actors
+        self.watcher: Watcher | None = None
         self.ended: BaseException | None = None
         self.stuck = False
         self.exceeded = False
@@ -121,6 +139,13 @@ class Execution:
         self._yield(actor)
         actor.ready, actor.why, actor.timed = None, "", False
 
+    def touch(self, what: object) -> None:
+        """The step under way touches a vCPU, a VM, or with None what anybody may touch."""
+        owns = None if self.current is None else self.current.owns
+        if owns is None or what is not owns:
+            mine = owns is not None and what is owns.vm
+            self.touched |= VM_WIDE if mine else SHARED
+
     def choose(self, labels: Sequence[str]) -> int:
         """A choice that is not who goes on: which CPU, which of two things."""
         if self.over or self.current is None or len(labels) < 2:
@@ -149,6 +174,9 @@ class Execution:
                 self.fail(error)
 
     def _yield(self, actor: Actor) -> None:
+        self.moved |= actor.bit
+        if self.watcher is not None:
+            self.watcher.ended(actor, self.touched)
         try:
             chosen = self._next(actor)
         except Exception as error:
@@ -157,8 +185,9 @@ class Execution:
         if chosen is None:
             self._finish(actor)
         elif chosen is not actor:
-            actor.position = position(2)
+            actor.position, actor.stands = position(2), stands(2)
             self._switch(actor, chosen)
+        self.touched = 0
 
     def _finish(self, actor: Actor) -> None:
         self.over = True
@@ -182,13 +211,16 @@ class Execution:
         for a in self.actors:
             if a.done:
                 continue
+            if a.host:
+                if a.ready is None or a.ready():
+                    hosts.append(a)
+                continue
+            waiting = True
             if a.ready is None or a.ready():
-                if a is actor and not a.host:
+                if a is actor:
                     threads.insert(0, a)
                 else:
-                    (hosts if a.host else threads).append(a)
-            if not a.host:
-                waiting = True
+                    threads.append(a)
         if not waiting:
             return None
         if not threads:
@@ -201,7 +233,14 @@ class Execution:
             return None
         if len(threads) == 1:
             return threads[0]
-        return threads[self._pick([a.name for a in threads], True)]
+        self.candidates = threads
+        if self.watcher is None:
+            return threads[self._pick([a.name for a in threads], True)]
+        if actor is not None:
+            actor.stands = stands(3)
+        chosen = threads[self._pick([a.name for a in threads], True)]
+        self.watcher.begins(chosen)
+        return chosen
 
     def _pick(self, labels: Sequence[str], actors: bool) -> int:
         index = self.chooser.pick(self, labels, actors)
@@ -219,6 +258,9 @@ class Execution:
                 self.ended = error
         actor.done = True
         actor.place = "ended"
+        self.moved |= actor.bit
+        if self.watcher is not None and not self.over:
+            self.watcher.ended(actor, self.touched)
 
     # from outside
 
@@ -253,6 +295,8 @@ class Execution:
 # Files whose frames say how we got here, not where here is.
 MACHINERY = {__file__}
 _SIMPLE = (int, str, bytes, type(None))
+# Local variables that hold a moment for statistics: nothing depends on them.
+_MOMENTS = frozenset(("began",))
 
 
 def position(depth: int = 1) -> tuple[object, ...]:
@@ -272,12 +316,27 @@ def position(depth: int = 1) -> tuple[object, ...]:
     return tuple(found)
 
 
+def stands(depth: int = 1) -> int:
+    """The caller's code position alone, all frames of it."""
+    frame: Any = sys._getframe(depth)
+    found = []
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename not in MACHINERY:
+            found.append((id(code), frame.f_lasti))
+        elif code.co_name == "_body":
+            break
+        frame = frame.f_back
+    return hash(tuple(found))
+
+
 def simple(names: dict[str, Any]) -> list[object]:
     """Values of plain types, and numbers of what is numbered."""
     found: list[object] = []
-    for value in names.values():
+    for name, value in names.items():
         if isinstance(value, _SIMPLE):
-            found.append(value)
+            if name not in _MOMENTS:
+                found.append(value)
         elif isinstance(value, (tuple, list)):
             found.extend(v for v in value if isinstance(v, _SIMPLE))
         else:

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from armkvm.check.actors import Execution
 
@@ -36,16 +37,19 @@ def get_ident() -> int:
 class RLock:
     """threading.RLock, and threading.Lock with `again` False."""
 
-    __slots__ = ("count", "owner")
+    __slots__ = ("count", "of", "owner")
     again = True
 
     def __init__(self) -> None:
         self.owner = -1
         self.count = 0
+        self.of: Any = None  # the vCPU or VM that it belongs to (check/reduction.py)
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take it, waiting if somebody else has it."""
         me = get_ident()
+        if _Now.execution is not None:
+            _Now.execution.touch(self.of)
         if self.count:
             if self.again and self.owner == me:
                 self.count += 1
@@ -64,6 +68,8 @@ class RLock:
 
     def release(self) -> None:
         """Give it back."""
+        if _Now.execution is not None:
+            _Now.execution.touch(self.of)
         if self.count:
             self.count -= 1
 

@@ -113,9 +113,14 @@ def registers(vcpu: Vcpu, which: int) -> tuple[int, int, int]:
 def next_rise(vcpu: Vcpu, now: int) -> int:
     """When the next output rises by itself, in ns."""
     due = NEVER
-    for which in (0, 1):
-        ctl, cval, offset = registers(vcpu, which)
+    state = vcpu.state
+    for which, ctx in enumerate(vcpu.arch_timer.timers):
+        if ctx.loaded_on is None:
+            ctl = ctx.ctl
+        else:
+            ctl = state.cntp_ctl if which else state.cntv_ctl
         if ctl & (ENABLE | IMASK) == ENABLE:
+            _ctl, cval, offset = registers(vcpu, which)
             ns = (cval + offset & M64) << 4
             if now < ns < due:
                 due = ns

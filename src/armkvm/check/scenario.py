@@ -27,6 +27,7 @@ class Scenario:
     cpus: int = 1
     migrate: bool = False
     resched: int = 0
+    endless: bool = False  # its guests never end: states are relative to the time they are met at
 
     def build(self, execution: Execution, variant: Variant | None = None) -> World:
         """A world in which it begins."""
@@ -36,6 +37,7 @@ class Scenario:
             cpus=self.cpus,
             migrate=self.migrate,
             resched=self.resched,
+            endless=self.endless,
         )
         if variant is not None:
             variant(world)
@@ -55,11 +57,14 @@ def scenario(
     cpus: int = 1,
     migrate: bool = False,
     resched: int = 0,
+    endless: bool = False,
 ) -> Callable[[Callable[[World], None]], Callable[[World], None]]:
     """Register a set-up function."""
 
     def register(setup: Callable[[World], None]) -> Callable[[World], None]:
-        SCENARIOS[name] = Scenario(name, title, setup, reaches, kind, cpus, migrate, resched)
+        SCENARIOS[name] = Scenario(
+            name, title, setup, reaches, kind, cpus, migrate, resched, endless
+        )
         return setup
 
     return register

@@ -23,10 +23,12 @@ from dataclasses import dataclass, field
 
 from armkvm.check import locks, snapshot
 from armkvm.check.actors import MACHINERY, Execution, Pruned, Violation
+from armkvm.check.reduction import Reduction
 from armkvm.check.world import World
 
 MACHINERY.update({__file__, snapshot.__file__, locks.__file__})
 
+LESSONS = 60  # schedules to learn from before a search
 Build = Callable[[Execution], World]
 Deviations = tuple[tuple[int, int], ...]  # (position among the picks, alternative)
 
@@ -73,35 +75,50 @@ class Replay:
 class Exhaust:
     """Every schedule, fewest deviations first."""
 
-    def __init__(self) -> None:
+    def __init__(self, reduction: Reduction | None = None) -> None:
         self.visited: set[int] = set()
-        self.todo: deque[tuple[Deviations, int]] = deque([((), -1)])
+        self.todo: deque[tuple[Deviations, int, int]] = deque([((), -1, 0)])
         self.deviations: Deviations = ()
         self._at: dict[int, int] = {}
         self._last = -1
+        self.depth = 0  # deviations of our own choice
         self.transitions = 0
         self.world: World | None = None
+        self.reduction = reduction
+
+    def watch(self, world: World) -> None:
+        """An execution begins."""
+        self.world = world
+        if self.reduction is not None:
+            self.reduction.watch(world, self._last < 0)
 
     def start(self) -> None:
         """The next schedule."""
-        self.deviations, self._last = self.todo.popleft()
+        self.deviations, self._last, self.depth = self.todo.popleft()
         self._at = dict(self.deviations)
         self.transitions += 1
 
     def pick(self, execution: Execution, labels: Sequence[str], actors: bool) -> int:
         """In the prefix what it says; beyond, the first, and the others later."""
-        del actors
         at = len(execution.picks)
         if at <= self._last:
+            if at == self._last and self.reduction is not None:
+                execution.watcher = self.reduction
             return self._at.get(at, 0)
         assert self.world is not None
+        if actors and self.reduction is not None:
+            private = self.reduction.private(execution)
+            if private is not None:
+                if private:
+                    self.deviations = (*self.deviations, (at, private))
+                return private
         state = snapshot.key(self.world)
         if state in self.visited:
             raise Pruned
         self.visited.add(state)
         self.transitions += 1
         for alternative in range(1, len(labels)):
-            self.todo.append(((*self.deviations, (at, alternative)), at))
+            self.todo.append(((*self.deviations, (at, alternative)), at, self.depth + 1))
         return 0
 
 
@@ -190,6 +207,7 @@ class Bound:
     steps: int = 3000
     seed: int = 1
     samples: int = 0  # random schedules after an exhaustive search that hit its bound
+    reduce: bool = True  # leave alternatives out where a step commutes with all others
 
 
 Progress = Callable[[Result], None]
@@ -199,12 +217,14 @@ def explore(build: Build, bound: Bound, progress: Progress | None = None) -> Res
     """Exhaust a scenario, or stop at the bound; the first violation ends the search."""
     result = Result()
     began = time.perf_counter()
-    chooser = Exhaust()
-
-    def ready(world: World) -> None:
-        chooser.world = world
-
+    reduction = Reduction() if bound.reduce else None
+    if reduction is not None:
+        _learn(build, bound, reduction)
+    chooser = Exhaust(reduction)
     while chooser.todo:
+        if reduction is not None and reduction.places.wrong:
+            reduction.places.close()
+            chooser = Exhaust(reduction)
         if result.schedules >= bound.schedules:
             result.bound = f"{bound.schedules} schedules"
             break
@@ -213,7 +233,7 @@ def explore(build: Build, bound: Bound, progress: Progress | None = None) -> Res
             break
         chooser.start()
         execution = Execution(chooser, bound.steps)
-        world = perform(build, execution, ready)
+        world = perform(build, execution, chooser.watch)
         result.schedules += 1
         if world is not None:
             for name in world.monitor.seen:
@@ -229,11 +249,18 @@ def explore(build: Build, bound: Bound, progress: Progress | None = None) -> Res
             result.states = len(chooser.visited)
             progress(result)
     result.states, result.transitions = len(chooser.visited), chooser.transitions
-    result.deviations = len(chooser.deviations) - bool(chooser.todo)
+    result.deviations = chooser.depth - bool(chooser.todo)
     if result.bound:
         result.bound += f"; every schedule of up to {result.deviations} deviations"
     result.seconds = time.perf_counter() - began
     return result
+
+
+def _learn(build: Build, bound: Bound, reduction: Reduction) -> None:
+    """Random schedules, to see what the steps from each place touch."""
+    for seed in range(LESSONS):
+        perform(build, Execution(Random(seed, 0.8), bound.steps), reduction.watch)
+    reduction.places.close()
 
 
 def sample(build: Build, bound: Bound, first_seed: int, count: int) -> Result:

@@ -4,15 +4,19 @@ Named field by field, so that what is in it can be read, and tested: tests/check
 fails when kvm or host get an attribute that is neither here nor among those that do not matter.
 With it goes where each actor stands: its stack's code positions and the plain values in its frames.
 
-Left out: counters that nobody acts on (statistics), traces.
+Where guests have no end, moments are told from the present one and those in the past are all one,
+so that what repeats is the same state. Left out: counters that nobody acts on (statistics), traces.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from armkvm.check.actors import position
+from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT
+from armkvm.host.scripted import State
 
 if TYPE_CHECKING:
     from armkvm.check.world import World
@@ -29,8 +33,8 @@ VM: Final = (
     "closed", "created_vcpus", "max_vcpus", "features", "irqchip_in_kernel", "vm_dead",
     "counter_offset_set", "timer_ppis_immutable", "nisv_to_user", "system_suspend", "_references",
 )  # fmt: skip
-TIMER: Final = ("ctl", "cval", "level")
-PCPU: Final = ("number", "stale", "_deadline")
+TIMER: Final = ("ctl", "level")
+PCPU: Final = ("number", "stale")
 IRQ: Final = (
     "active", "active_source", "enabled", "group", "hw", "line_level", "pending_latch", "priority",
     "source",
@@ -39,6 +43,10 @@ DIST: Final = ("initialized", "ready", "enabled", "nr_spis", "vgic_dist_base", "
 
 _vcpu, _vm, _timer = attrgetter(*VCPU), attrgetter(*VM), attrgetter(*TIMER)
 _pcpu, _irq, _dist = attrgetter(*PCPU), attrgetter(*IRQ), attrgetter(*DIST)
+_DEADLINES = tuple(
+    getattr(State, name).offset for name in ("cntv_cval", "cntp_cval", "hyp_deadline_ns")
+)
+When = Callable[[int], int]
 RUN_BYTES = 320  # of kvm_run: everything up to device_irq_level
 
 
@@ -46,18 +54,19 @@ def key(world: World) -> int:
     """The state, as the hash of all of it."""
     execution = world.execution
     current = execution.current
+    when = relative(world.clock.time) if world.endless else absolute
     return hash((
-        world.clock.ns,
+        when(world.clock.time),
         tuple([_vm_key(vm) for vm in world.vms]),
-        tuple([_vcpu_key(vcpu) for vcpu in world.vcpus]),
-        tuple([_pcpu_key(pcpu, world) for pcpu in world.host.pcpus]),
+        tuple([_vcpu_key(vcpu, when) for vcpu in world.vcpus]),
+        tuple([_pcpu_key(pcpu, world, when) for pcpu in world.host.pcpus]),
         tuple([(a.done, a.started, a is current, a.why, a.position) for a in execution.actors]),
         position(2),
         tuple([vmm.key() for vmm in world.vmms]),
         world.monitor.key(),
         world.lines_in_flight,
         tuple([a.number for a in sorted(world.turn.resched, key=_number)]),
-        tuple([(t.expires) for t in world.host.hrtimers.timers]),
+        tuple([when(t.expires) for t in world.host.hrtimers.timers]),
         tuple(getattr(world.host, "static_keys", {}).items()),
     ))  # fmt: skip
 
@@ -67,20 +76,51 @@ def _number(actor: Any) -> int:
     return number
 
 
-def _vcpu_key(vcpu: Vcpu) -> tuple[object, ...]:
+def absolute(ns: int) -> int:
+    """A moment as it is."""
+    return ns
+
+
+def relative(now: int) -> When:
+    """A moment from now; the past is all one."""
+    return lambda ns: NEVER if ns >= NEVER else max(ns - now, 0)
+
+
+def _state(vcpu: Vcpu, when: When) -> object:
+    """The registers; deadlines among them as moments."""
+    if when is absolute:
+        return bytes(vcpu.state)
+    image = bytearray(vcpu.state)
+    for at in _DEADLINES:
+        image[at : at + 8] = bytes(8)
+    s = vcpu.state
+    return (
+        bytes(image),
+        when(s.hyp_deadline_ns),
+        when(s.cntv_cval + s.cntvoff << NS_PER_TICK_SHIFT),
+        when(s.cntp_cval + s.cntpoff << NS_PER_TICK_SHIFT),
+    )
+
+
+def _vcpu_key(vcpu: Vcpu, when: When) -> tuple[object, ...]:
     timer = vcpu.arch_timer
     cpu: Any = vcpu.cpu
     return (
         _vcpu(vcpu),
-        bytes(vcpu.state),
+        _state(vcpu, when),
         bytes(memoryview(vcpu.pages)[:RUN_BYTES]),
         cpu.key(),
         tuple([
-            (_timer(t), t.loaded_on is not None, t.hrtimer.expires if t.hrtimer.queued else -1)
+            (
+                _timer(t),
+                when(t.cval + t.offset.value << NS_PER_TICK_SHIFT),
+                t.loaded_on is not None,
+                when(t.hrtimer.expires) if t.hrtimer.queued else -1,
+            )
             for t in timer.timers
         ]),
         timer.enabled,
-        timer.bg_timer.expires if timer.bg_timer.queued else -1,
+        when(timer.bg_timer.expires) if timer.bg_timer.queued else -1,
         vcpu.pcpu.number if vcpu.pcpu else -1,
         vcpu.last_pcpu.number if vcpu.last_pcpu else -1,
         vcpu.task.woken,
@@ -114,10 +154,11 @@ def _vm_key(vm: Vm) -> tuple[object, ...]:
     )
 
 
-def _pcpu_key(pcpu: PhysicalCpu, world: World) -> tuple[object, ...]:
+def _pcpu_key(pcpu: PhysicalCpu, world: World, when: When) -> tuple[object, ...]:
     v, p = pcpu.vtimer_irq, pcpu.ptimer_irq
     return (
         _pcpu(pcpu),
+        when(pcpu._deadline),
         pcpu.vcpu.vcpu_id if pcpu.vcpu is not None else -1,
         _whose(pcpu.state, world),
         v.enabled, v.active, p.enabled, p.active,

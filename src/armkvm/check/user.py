@@ -49,8 +49,8 @@ class Vmm:
     def key(self) -> tuple[object, ...]:
         """The state."""
         return (
-            tuple(self.inputs.items()), tuple(sorted(self.active)), self.marks, self.returns,
-            tuple(self.finished), self.stopping,
+            tuple(sorted(self.inputs.items())), tuple(sorted(self.active)), self.marks,
+            self.returns, tuple(sorted(self.finished)), self.stopping,
         )  # fmt: skip
 
     def thread(self, vcpu: Vcpu) -> Callable[[], None]:
@@ -59,6 +59,7 @@ class Vmm:
 
     def loop(self, vcpu: Vcpu) -> None:
         """KVM_RUN until the guest is done."""
+        self.world.owns(vcpu)
         if not self.vm.irqchip_in_kernel and not self.vm.check_extension(self.cap_user_irq):
             self.world.monitor.fail("I14", f"capability {self.cap_user_irq} is refused")
         while not self.stopping and vcpu.vcpu_id not in self.finished:
@@ -73,6 +74,7 @@ class Vmm:
             if vcpu.closed or vcpu.vm.closed:
                 return
             if self.on_exit is not None:
+                self.world.execution.touch(None)
                 self.on_exit(vcpu, ret)
             if ret == 0:
                 self.exit(vcpu)
@@ -135,6 +137,8 @@ class Vmm:
             if not self.slow:
                 self.drive(vcpu)
         elif address == MARK:
+            self.world.execution.touch(self.vm)
             self.marks += (value,)
         elif address == END:
+            self.world.execution.touch(self.vm)
             self.finished.add(vcpu.vcpu_id)

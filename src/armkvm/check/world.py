@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from armkvm.check.actors import Actor, Execution
+from armkvm.check.actors import SHARED, Actor, Execution
 from armkvm.check.guest import CheckBackend, CheckCpu, Guest
 from armkvm.check.properties import Monitor, next_rise
 from armkvm.host import sched
@@ -41,21 +41,28 @@ class CheckClock(Clock):
     jumps = True
 
     def __init__(self, execution: Execution) -> None:
-        super().__init__(0)
-        self.ns = START_NS
         self.execution = execution
+        super().__init__(0)
+        self.time = START_NS
+
+    @property
+    def ns(self) -> int:
+        """The time, for host and kvm: who has read it depends on it."""
+        self.execution.touched |= SHARED
+        return self.time
+
+    @ns.setter
+    def ns(self, ns: int) -> None:
+        self.time = ns
 
     def load(self, pcpu: PhysicalCpu) -> None:
         """A vCPU comes to a CPU."""
-        pcpu.ns = self.ns
 
     def enter(self, pcpu: PhysicalCpu) -> None:
         """Before guest code: nothing to tell, the guest asks us."""
-        pcpu.ns = self.ns
 
     def leave(self, pcpu: PhysicalCpu) -> None:
         """After guest code."""
-        pcpu.ns = self.ns
 
     def advance(self, pcpu: PhysicalCpu, ns: int) -> None:
         """The hypervisor's work takes no time of its own."""
@@ -69,12 +76,26 @@ class CheckClock(Clock):
         return self.ns
 
 
+class CheckPcpu(PhysicalCpu):
+    """A physical CPU that has no time of its own."""
+
+    @property
+    def ns(self) -> int:
+        """The clock's."""
+        return self.clock.ns
+
+    @ns.setter
+    def ns(self, ns: int) -> None:
+        pass
+
+
 class Task:
     """What turns know of a vCPU."""
 
-    __slots__ = ("gone", "woken")
+    __slots__ = ("gone", "vcpu", "woken")
 
     def __init__(self) -> None:
+        self.vcpu: Vcpu | None = None
         self.woken = False
         self.gone = False
 
@@ -123,6 +144,7 @@ class FreeTurn:
 
     def wake(self, task: Task) -> None:
         """From any thread."""
+        self.world.execution.touch(task.vcpu)
         task.woken = True
 
     @contextmanager
@@ -142,9 +164,11 @@ class World:
         cpus: int = 1,
         migrate: bool = False,
         resched: int = 0,
+        endless: bool = False,
     ) -> None:
         self.execution = execution
         self.migrate = migrate
+        self.endless = endless
         self.clock = CheckClock(execution)
         self.backend = CheckBackend(self)
         self.system = System(kind, self.clock, backend=self.backend, sched=self)
@@ -152,7 +176,9 @@ class World:
         self.turn = FreeTurn(self)
         host.turn = self.turn  # type: ignore[assignment]
         host.claim = self.claim  # type: ignore[method-assign]
-        while len(host.pcpus) < cpus:
+        host.cpu_type = CheckPcpu
+        host.pcpus.clear()
+        for _ in range(cpus):
             host._cpu_up()
         for pcpu in host.pcpus:
             pcpu.tick_ns = NEVER
@@ -167,6 +193,8 @@ class World:
         execution.seen = self._seen
         self.lines_in_flight = 0  # threads inside KVM_IRQ_LINE
         self._running: dict[Actor, Vcpu] = {}
+        self.hrtimer: Actor | None = None
+        self.scheduler: Actor | None = None
         self._resched = resched
 
     # building
@@ -174,6 +202,8 @@ class World:
     def vm(self) -> Vm:
         """KVM_CREATE_VM."""
         vm = self.system.create_vm()
+        for lock in (vm.lock, vm.config_lock, vm.slots_lock):
+            lock.of = vm  # type: ignore[attr-defined]
         self.vms.append(vm)
         return vm
 
@@ -193,6 +223,8 @@ class World:
         cpu = vcpu.cpu
         assert isinstance(cpu, CheckCpu)
         cpu.vcpu = vcpu
+        vcpu.mutex.of = vcpu.wait._lock.of = vcpu  # type: ignore[attr-defined]
+        vcpu.task.vcpu = vcpu  # type: ignore[attr-defined]
         self.vcpus.append(vcpu)
         if init:
             vcpu.arm_vcpu_init(features=PSCI_FEATURES | off)
@@ -200,12 +232,12 @@ class World:
 
     def settle(self) -> None:
         """Some time before the guests begin, and the host's actors."""
-        self.clock.ns += 1000 << 4
+        self.clock.time += 1000 << 4
         add = self.execution.add
-        add("hrtimer", self._hrtimer, host=True, ready=self.hrtimer_due)
+        self.hrtimer = add("hrtimer", self._hrtimer, host=True, ready=self.hrtimer_due)
         add("time", self._time, host=True, ready=self._deadline_ahead)
         if self._resched:
-            add("sched", self._sched, host=True, ready=lambda: bool(self._running))
+            self.scheduler = add("sched", self._sched, host=True, ready=lambda: bool(self._running))
 
     @property
     def ticks(self) -> int:
@@ -264,6 +296,12 @@ class World:
         """No thread is in KVM_RUN on it, and none will be."""
         return all(a.done for a in self.execution.actors if a.name == "vcpu")
 
+    def owns(self, vcpu: Vcpu) -> None:
+        """From now on this thread works for a vCPU, and for no other."""
+        actor = self.execution.current
+        assert actor is not None
+        actor.owns = vcpu
+
     def irq_line(self, vcpu: Vcpu, level: bool, num: int = 0) -> None:
         """KVM_IRQ_LINE on a vCPU's own line."""
         self.lines_in_flight += 1
@@ -287,17 +325,15 @@ class World:
 
     def _time(self) -> None:
         while True:
-            ns = self._next_deadline()
-            self.clock.ns = ns
-            for pcpu in self.host.pcpus:
-                pcpu.ns = ns
+            self.clock.time = self.next_deadline()
             self.execution.block(self._deadline_ahead, "time passes")
 
     def _deadline_ahead(self) -> bool:
-        return self._next_deadline() != NEVER
+        return self.next_deadline() != NEVER
 
-    def _next_deadline(self) -> int:
-        now = self.clock.ns
+    def next_deadline(self) -> int:
+        """The moment to which time passes next, in ns."""
+        now = self.clock.time
         due = min((t.expires for t in self.host.hrtimers.timers if t.expires > now), default=NEVER)
         for vcpu in self.vcpus:
             if not vcpu._destroyed:
@@ -306,12 +342,12 @@ class World:
 
     def _hrtimer(self) -> None:
         while True:
-            self.host.hrtimers.run(self.clock.ns)
+            self.host.hrtimers.run(self.clock.time)
             self.execution.block(self.hrtimer_due, "host timer interrupt")
 
     def hrtimer_due(self) -> bool:
         """The host's timer interrupt is pending."""
-        return self.host.hrtimers.next_ns <= self.clock.ns
+        return self.host.hrtimers.next_ns <= self.clock.time
 
     def _sched(self) -> None:
         for _ in range(self._resched):

@@ -66,6 +66,8 @@ class Host:
     runs is left when a timer of one that sleeps expires.
     """
 
+    cpu_type = PhysicalCpu
+
     def __init__(self, kind: str, clock: Clock, sched: Scheduler | None = None) -> None:
         self.kind = KINDS[kind]
         self.clock = clock
@@ -94,7 +96,7 @@ class Host:
 
     def _cpu_up(self) -> PhysicalCpu:
         """Another CPU, with the per-CPU interrupts as kvm_timer_hyp_init() set them up."""
-        pcpu = PhysicalCpu(len(self.pcpus), self.clock, hrtimers=self.hrtimers)
+        pcpu = self.cpu_type(len(self.pcpus), self.clock, hrtimers=self.hrtimers)
         for irq in (pcpu.vtimer_irq, pcpu.ptimer_irq):
             irq.handler = self.timer_handler
             irq.forwarded = self.kind.gic_active_state

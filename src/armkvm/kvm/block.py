@@ -162,11 +162,11 @@ def preempt(vcpu: Vcpu) -> PhysicalCpu:
     kvm_sched_out(vcpu)
     if vcpu.point is not None:
         vcpu.point(sched.TURN_GIVE, vcpu)
-    before = vcpu.vm.clock.ns
+    began = vcpu.vm.clock.ns
     vcpu.turn.pass_on(vcpu.task)
     pcpu = kvm_sched_in(vcpu)
     # Time on the run queue after a wake-up is not accounted: it depends on threads outside.
-    vcpu.steal.run_delay += vcpu.vm.clock.ns - before
+    vcpu.steal.run_delay += vcpu.vm.clock.ns - began
     update_stolen_time(vcpu)
     return pcpu
 
