@@ -1,108 +1,216 @@
-"""A report as one HTML file: results, and for each violation a timeline of threads.
+"""A run as one HTML file: a summary, a table of what was explored, and each violation's timeline.
 
-No network, no script: style and contents are in the file. On a narrow screen tables become lists.
+No network, no script: the style is in the file, and long timelines fold by `details`. What comes
+from outside (names, details of violations) is escaped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from html import escape
 
-from armkvm.check.job import Job, Token, replay
+import armkvm
 from armkvm.check.mutants import MUTANTS
 from armkvm.check.properties import PROPERTIES
-from armkvm.check.scenario import SCENARIOS
-from armkvm.check.search import Result
+from armkvm.check.report_style import STYLE
+from armkvm.check.results import Run, Violated, deviations, outcome
+from armkvm.check.scenarios import SCENARIOS
+from armkvm.check.timeline_html import figure, legend
 
-STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:72rem;padding:1rem;color:#1b1b1b;
-background:#fff}
-h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2rem}
-table{border-collapse:collapse;width:100%}
-th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #ddd;overflow-wrap:anywhere}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
-.bad{color:#a00000;font-weight:600}.ok{color:#005a1e}
-code{font-size:.85rem;overflow-wrap:anywhere}
-ol.steps{font:.85rem/1.45 ui-monospace,monospace;padding-left:3rem;max-height:28rem;overflow:auto}
-@media(max-width:640px){thead{display:none}tr{display:block;border-bottom:2px solid #ccc;
-padding:.4rem 0}td,td.n{display:flex;justify-content:space-between;gap:1rem;border:0;text-align:
-right;padding:.1rem 0}td::before{content:attr(data-l);color:#555;text-align:left}}
-"""
+Cell = tuple[str, str]  # class ("" or "n") and HTML
 
 
-def html(rows: list[tuple[Job, Result]], mutants: bool) -> str:
+def html(run: Run) -> str:
     """The whole file."""
-    body = [f"<h1>armkvm check: {len(rows)} explorations</h1>", _table(rows, mutants)]
-    for job, result in rows:
-        if result.found is not None:
-            body.append(_violation(job, result))
+    violations = run.violations()
+    sections = [_violation(n, violated) for n, violated in enumerate(violations)]
+    body = [_header(run), _mutants(run) if run.mutants else _scenarios(run)]
+    if violations:
+        body += ["<h2>Violations</h2>", legend(), *sections]
+    body.append(_properties(run))
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width,initial-scale=1'>"
-        f"<title>armkvm check</title><style>{STYLE}</style></head><body>{''.join(body)}"
-        "</body></html>\n"
+        f"<title>armkvm check: {escape(_verdict(run)[0])}</title><style>{STYLE}</style></head>"
+        f"<body>{''.join(body)}</body></html>\n"
     )
 
 
-def _table(rows: list[tuple[Job, Result]], mutants: bool) -> str:
-    first = "mutant" if mutants else "scenario"
-    heads = (first, "result", "states", "transitions", "schedules", "seconds")
-    head = "".join(f"<th{' class=n' if i > 1 else ''}>{h}</th>" for i, h in enumerate(heads))
-    lines = []
-    for job, r in rows:
-        name = f"{job.mutant} in {job.scenario}" if job.mutant else job.scenario
-        if r.found is not None:
-            how = f"<span class=bad>{escape(r.found.prop)} violated</span>"
-        elif r.bound:
-            how = f"bounded: {escape(r.bound)}"
-        else:
-            how = "<span class=ok>exhausted</span>"
-        cells = (escape(name), how, r.states, r.transitions, r.schedules, f"{r.seconds:.2f}")
-        lines.append("<tr>" + "".join(
-            f"<td data-l='{h}'{' class=n' if i > 1 else ''}><span>{c}</span></td>"
-            for i, (h, c) in enumerate(zip(heads, cells, strict=True))
-        ) + "</tr>")  # fmt: skip
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+def _verdict(run: Run) -> tuple[str, bool]:
+    """The answer in one line, and whether it is a good one."""
+    shown, violations = run.shown(), run.violations()
+    if run.mutants:
+        return f"{len(violations)} of {len(shown)} mutants found", len(violations) == len(shown)
+    if not violations:
+        return "no violation", True
+    many = "violation" if len(violations) == 1 else "violations"
+    scenarios = len({v.job.scenario for v in violations})
+    return f"{len(violations)} {many} in {scenarios} of {_count(run)} scenarios", False
 
 
-def _violation(job: Job, result: Result) -> str:
-    found = result.found
-    assert found is not None
-    token = Token(job.scenario, job.variant, job.mutant, found.deviations)
-    title = f"{job.scenario}: {found.prop}"
-    parts = [f"<h2>{escape(title)}</h2><p class=bad>{escape(found.detail)}</p>"]
-    prop = PROPERTIES.get(found.prop)
-    if prop is not None:
-        parts.append(f"<p>{escape(prop.sentence)}<br><small>{escape(prop.source)}</small></p>")
-        if job.mutant:
-            mutant = MUTANTS[job.mutant]
-            parts.append(f"<p>Mutant {escape(mutant.commit)}: {escape(mutant.what)}.</p>")
-        steps = "".join(f"<li>{escape(line)}</li>" for line in replay(token)[0])
-        parts.append(f"<p><code>armkvm check --replay {escape(str(token))}</code></p>")
-        parts.append(f"<ol class=steps>{steps}</ol>")
-    return "".join(parts)
+def _count(run: Run) -> int:
+    return len({job.scenario for job, _result in run.rows})
 
 
-def markdown(rows: list[tuple[Job, Result]], mutants: bool) -> str:
-    """The table of a page of the documentation."""
-    lines = []
-    if mutants:
-        lines += ["| mutant | commit | what | scenario | found by | deviations | steps | states "
-                  "| s |",
-                  "|---|---|---|---|---|--:|--:|--:|--:|"]  # fmt: skip
+def _header(run: Run) -> str:
+    verdict, good = _verdict(run)
+    variants = ", ".join(sorted({job.variant for job, _result in run.rows}))
+    what = "the current hypervisor" if variants == "current" else f"variant {variants}"
+    if run.mutants:
+        intro = f"Bugs of history, put back one at a time into {what}."
     else:
-        lines += ["| scenario | what | states | transitions | schedules | s | result |",
-                  "|---|---|--:|--:|--:|--:|---|"]  # fmt: skip
-    for job, r in rows:
-        f = r.found
-        if mutants:
-            m = MUTANTS[job.mutant]
-            told = (f.prop, len(f.deviations), f.steps, f.states, f"{f.seconds:.2f}") if f else (
-                "not found", "", "", r.states, f"{r.seconds:.2f}")  # fmt: skip
-            cells: tuple[object, ...] = (m.name, m.commit, m.what, job.scenario, *told)
+        intro = f"Schedules of {_count(run)} scenarios on {what}."
+    ended = [result for _job, result in run.rows if result.found is None]
+    facts: tuple[tuple[str, int | str], ...] = (
+        *((("mutants", len(run.shown())),) if run.mutants else (("scenarios", _count(run)),)),
+        ("found" if run.mutants else "violations", len(run.violations())),
+        *(
+            ()
+            if run.mutants
+            else (
+                ("exhausted", sum(not r.bound for r in ended)),
+                ("bounded", sum(bool(r.bound) for r in ended)),
+            )
+        ),
+        ("states", run.states),
+        ("transitions", run.transitions),
+        ("schedules", run.schedules),
+        ("seconds", f"{run.seconds:.1f}"),
+        ("states a second", round(run.states_per_second)),
+    )
+    boxes = "".join(f"<div><dt>{name}</dt><dd>{_number(value)}</dd></div>" for name, value in facts)
+    return (
+        f"<h1>armkvm check</h1><p class=soft>{escape(intro)} armkvm {armkvm.__version__}.</p>"
+        f"<p><b class={'ok' if good else 'bad'}>{escape(verdict.capitalize())}.</b></p>"
+        f"<dl class=sum>{boxes}</dl>"
+    )
+
+
+def _number(value: int | str) -> str:
+    """Thousands apart, by a thin space that does not break."""
+    return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else value
+
+
+def _scenarios(run: Run) -> str:
+    heads = ("scenario", "what", "result", "states", "transitions", "schedules", "seconds")
+    links = _links(run)
+    rows = []
+    for job, result in run.shown():
+        how = escape(outcome(job, result))
+        if result.found is not None:
+            how = f"<b class=bad>{how}</b>"
+        elif not result.bound:
+            how = f"<span class=ok>{how}</span>"
+        rows.append((
+            _linked(job.scenario, links.get(id(result))),
+            ("", escape(SCENARIOS[job.scenario].title)), ("", how), ("n", _number(result.states)),
+            ("n", _number(result.transitions)), ("n", _number(result.schedules)),
+            ("n", f"{result.seconds:.2f}"),
+        ))  # fmt: skip
+    return _table("Scenarios", "What was explored: exhausted, or bounded by what", heads, rows)
+
+
+def _mutants(run: Run) -> str:
+    heads = ("mutant", "what it is", "commit", "scenario", "found by", "deviations", "steps",
+             "states", "seconds")  # fmt: skip
+    links = _links(run)
+    rows = []
+    for job, result in run.shown():
+        mutant, found = MUTANTS[job.mutant], result.found
+        cells: tuple[Cell, ...] = (
+            ("", "<b class=bad>not found</b>"), ("n", ""), ("n", ""),
+            ("n", _number(result.states)), ("n", f"{result.seconds:.2f}"),
+        )  # fmt: skip
+        if found is not None:
+            cells = (
+                ("", escape(found.prop)), ("n", str(len(found.deviations))),
+                ("n", str(found.steps)), ("n", _number(found.states)),
+                ("n", f"{found.seconds:.2f}"),
+            )  # fmt: skip
+        rows.append((_linked(mutant.name, links.get(id(result))), ("", escape(mutant.what)),
+                     ("", escape(mutant.commit)), ("", escape(job.scenario)), *cells))  # fmt: skip
+    caption = "Each with the schedule of the fewest deviations; states are those seen until then"
+    return _table("Mutants", caption, heads, rows)
+
+
+def _links(run: Run) -> dict[int, int]:
+    """By result: the number of its section."""
+    found = [result for _job, result in run.shown() if result.found is not None]
+    return {id(result): n for n, result in enumerate(found)}
+
+
+def _linked(name: str, number: int | None) -> Cell:
+    return "", escape(name) if number is None else f"<a href='#v{number}'>{escape(name)}</a>"
+
+
+def _properties(run: Run) -> str:
+    heads = ("property", "kind", "sentence", "source", "reached in", "violated in")
+    reached = {
+        name: len({job.scenario for job, result in run.rows if result.seen[name]})
+        for name in PROPERTIES
+    }
+    rows = []
+    for prop in PROPERTIES.values():
+        broken = sum(v.found.prop == prop.name for v in run.violations())
+        rows.append((
+            ("", prop.name), ("", prop.kind), ("", escape(prop.sentence)),
+            ("", escape(prop.source)), ("n", str(reached[prop.name])),
+            ("n", f"<b class=bad>{broken}</b>" if broken else "0"),
+        ))  # fmt: skip
+    unit = "mutants" if run.mutants else "explorations"
+    caption = f"Reached: scenarios in which its trigger was counted. Violated: {unit}"
+    return _table("Properties", caption, heads, rows)
+
+
+def _table(title: str, caption: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    numeric = [bool(rows) and cell[0] == "n" for cell in rows[0]] if rows else []
+    head = "".join(
+        f"<th scope=col{' class=n' if is_number else ''}>{name}</th>"
+        for name, is_number in zip(heads, numeric, strict=True)
+    )
+    body = "".join(f"<tr>{''.join(_cells(heads, row))}</tr>" for row in rows)
+    return (
+        f"<h2>{title}</h2><table class=list><caption>{escape(caption)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def _cells(heads: Sequence[str], row: Sequence[Cell]) -> Iterator[str]:
+    for n, (head, (kind, content)) in enumerate(zip(heads, row, strict=True)):
+        if not n:
+            yield f"<th scope=row>{content}</th>"
         else:
-            how = f"violates {f.prop}" if f else r.bound or "exhausted"
-            title = SCENARIOS[job.scenario].title
-            cells = (job.scenario, title, r.states, r.transitions, r.schedules,
-                     f"{r.seconds:.2f}", how)  # fmt: skip
-        lines.append("| " + " | ".join(str(c) for c in cells) + " |")
-    return "\n".join(lines) + "\n"
+            yield f"<td data-l='{head}'{' class=n' if kind else ''}>{_one(content)}</td>"
+
+
+def _one(content: str) -> str:
+    """One element, so that a list's grid has two columns: the label and this."""
+    return f"<span>{content}</span>" if content else ""
+
+
+def _violation(number: int, violated: Violated) -> str:
+    job, found, prop, mutant = (
+        violated.job, violated.found, violated.rule, violated.mutant,
+    )  # fmt: skip
+    title = f"{mutant.name}: {found.prop}" if mutant else f"{job.scenario}: {found.prop}"
+    facts: list[tuple[str, str]] = [("what happens", f"<b class=bad>{escape(found.detail)}</b>")]
+    if prop is not None:
+        facts.append(("property", f"{prop.name}, {prop.kind}: {escape(prop.sentence)}"))
+        facts.append(("source", escape(prop.source)))
+    if mutant is not None:
+        facts.append(("put back", f"{escape(mutant.what)} ({escape(mutant.commit)})"))
+    scenario = SCENARIOS[job.scenario]
+    facts.append(("scenario", f"{escape(scenario.name)}: {escape(scenario.title)}"))
+    facts.append((
+        "shortest found",
+        f"{deviations(len(found.deviations))}, {found.steps} steps; after {_number(found.states)} "
+        f"states, {_number(found.schedules)} schedules, {found.seconds:.2f} s",
+    ))  # fmt: skip
+    command = f"armkvm check --replay {violated.token}"
+    facts.append(("again", f"<code class=token>{escape(command)}</code>"))
+    rows = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in facts)
+    picture = figure(violated.timeline(), f"The schedule, until {found.prop} fails")
+    return (
+        f"<section class=v id=v{number}><h3>{escape(title)}</h3>"
+        f"<dl class=fact>{rows}</dl>{picture if prop is not None else ''}</section>"
+    )

@@ -72,8 +72,8 @@ class Violated:
         return Token(job.scenario, job.variant, job.mutant, self.found.deviations, job.ignore)
 
     @property
-    def property(self) -> Property | None:
-        """None for a run that was vacuous."""
+    def rule(self) -> Property | None:
+        """The property; None for a run that was vacuous."""
         return PROPERTIES.get(self.found.prop)
 
     @property

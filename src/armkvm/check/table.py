@@ -49,7 +49,7 @@ def violation(violated: Violated, width: int = WIDTH, draw: Glyphs = UNICODE) ->
     """The property, its source, the end of the schedule, and the token."""
     found = violated.found
     yield f"{violated.job.scenario}: {found.prop} violated: {found.detail}"
-    prop = violated.property
+    prop = violated.rule
     if prop is None:
         return
     yield f"  {prop.sentence}"

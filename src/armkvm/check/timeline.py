@@ -76,7 +76,7 @@ class Recorder:
         self.timeline = Timeline()
         self._began = world.clock.ns
         self._did: dict[Actor | None, list[str]] = {}
-        self._place: dict[Actor, str] = {}
+        self._place: dict[Actor | None, str] = {}
         self._picks = 0
         self._failed = False
         self.timeline.vcpus = [_name(world, vcpu) for vcpu in world.vcpus]
@@ -154,9 +154,9 @@ class Recorder:
     def _finish(self, actor: Actor | None, samples: tuple[Sample, ...]) -> None:
         if not self._failed:
             self._failed = True
-            # Where it has just come to, unless that is where it was seen last.
+            # Where it has come to, unless that has been said and there is something else to say.
             place = actor.why or actor.place if actor is not None else ""
-            if actor is not None and place == self._place.get(actor):
+            if actor in self._did and place == self._place.get(actor):
                 place = ""
             self._add(actor, place, samples, True)
 

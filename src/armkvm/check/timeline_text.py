@@ -90,7 +90,8 @@ class _Drawing:
         for n, row in enumerate(rows):
             start = f"{'step':>4}      us  " if n == len(rows) - 1 else " " * 14
             right = names if n == len(rows) - 2 else labels if n == len(rows) - 1 else []
-            yield (start + row).ljust(self.left + self.room) + "".join("  " + part for part in right)
+            row = (start + row).ljust(self.left + self.room)
+            yield row + "".join("  " + part for part in right)
 
     def body(self, first: int) -> Iterator[str]:
         """The steps from number `first` on."""

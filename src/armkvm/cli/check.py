@@ -11,6 +11,7 @@ import importlib.util
 import json
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -22,10 +23,14 @@ from armkvm.check.cluster import Cluster
 from armkvm.check.job import Job, Token, replay
 from armkvm.check.mutants import MUTANTS
 from armkvm.check.properties import PROPERTIES
-from armkvm.check.report import html, markdown
+from armkvm.check.report import html
+from armkvm.check.results import Run, as_json
 from armkvm.check.scenario import SCENARIOS
-from armkvm.check.search import Bound, Result
+from armkvm.check.search import Bound
 from armkvm.check.seed import VARIANTS
+from armkvm.check.table import lines, markdown
+from armkvm.check.timeline_text import WIDTH, Glyphs, glyphs
+from armkvm.check.timeline_text import text as drawn
 from armkvm.cli.codes import Code
 from armkvm.cli.main import UsageError
 from armkvm.cli.sizes import positive
@@ -74,20 +79,18 @@ def run(args: argparse.Namespace) -> int:
     with _progress(len(set(jobs))) as advance:
         results = farm.explore(make, jobs, width=width, advance=advance)
     rows = list(zip(jobs, results, strict=True))
-    seconds = time.perf_counter() - began
     mutants = args.all_mutants or bool(args.mutant)
+    whole = Run(rows, mutants, time.perf_counter() - began)
     if args.json:
-        print(json.dumps(as_json(rows, mutants), indent=1))
-    elif args.markdown:
-        print(markdown(best(rows) if mutants else rows, mutants), end="")
+        print(json.dumps(as_json(whole), indent=1))
     else:
-        _print(rows, mutants, seconds)
+        for line in markdown(whole) if args.markdown else lines(whole, *_paper()):
+            print(line)
     if args.html:
-        args.html.write_text(html(rows, mutants), encoding="utf-8")
+        args.html.write_text(html(whole), encoding="utf-8")
     if mutants:
-        found = {job.mutant for job, result in rows if result.found is not None}
-        return Code.OK if found == {job.mutant for job in jobs} else Code.FAILED
-    return Code.FAILED if any(r.found is not None for _job, r in rows) else Code.OK
+        return Code.OK if len(whole.violations()) == len(whole.shown()) else Code.FAILED
+    return Code.FAILED if whole.violations() else Code.OK
 
 
 def _known(args: argparse.Namespace) -> None:
@@ -165,8 +168,8 @@ def _replay(text: str) -> int:
         token = Token.parse(text)
     except ValueError:
         raise UsageError(f"{text!r} is no token") from None
-    log, prop, detail = replay(token)
-    for line in log:
+    timeline, prop, detail = replay(token)
+    for line in drawn(timeline, *_paper()):
         print(line)
     if not prop:
         print("no violation")
@@ -175,109 +178,7 @@ def _replay(text: str) -> int:
     return Code.FAILED
 
 
-def as_json(rows: list[tuple[Job, Result]], mutants: bool) -> dict[str, Any]:
-    """The results for machines."""
-    if mutants:
-        return {
-            "mutants": [
-                {
-                    "name": job.mutant,
-                    "commit": MUTANTS[job.mutant].commit,
-                    "scenario": job.scenario,
-                    "property": r.found.prop if r.found else None,
-                    "found": r.found is not None,
-                    "steps": r.found.steps if r.found else None,
-                    "states": r.found.states if r.found else r.states,
-                    "seconds": round(r.found.seconds if r.found else r.seconds, 3),
-                    "token": str(token_of(job, r)) if r.found else None,
-                }
-                for job, r in best(rows)
-            ]
-        }
-    return {
-        "scenarios": [
-            {
-                "name": job.scenario,
-                "variant": job.variant,
-                "exhausted": not r.bound and r.found is None,
-                "bound": r.bound or None,
-                "states": r.states,
-                "transitions": r.transitions,
-                "schedules": r.schedules,
-                "seconds": round(r.seconds, 3),
-                "violation": None if r.found is None else {
-                    "property": r.found.prop,
-                    "detail": r.found.detail,
-                    "steps": r.found.steps,
-                    "token": str(token_of(job, r)),
-                },
-            }
-            for job, r in rows
-        ]
-    }  # fmt: skip
-
-
-def best(rows: list[tuple[Job, Result]]) -> list[tuple[Job, Result]]:
-    """For each mutant the scenario that shows it in the fewest steps."""
-    chosen: dict[str, tuple[Job, Result]] = {}
-    for job, result in rows:
-        before = chosen.get(job.mutant)
-        if before is None or _rank(result) < _rank(before[1]):
-            chosen[job.mutant] = job, result
-    return list(chosen.values())
-
-
-def _rank(result: Result) -> tuple[bool, int, int]:
-    found = result.found
-    return (False, len(found.deviations), found.steps) if found else (True, 0, 0)
-
-
-def token_of(job: Job, result: Result) -> Token:
-    """What --replay takes."""
-    assert result.found is not None
-    return Token(job.scenario, job.variant, job.mutant, result.found.deviations)
-
-
-def _print(rows: list[tuple[Job, Result]], mutants: bool, seconds: float) -> None:
-    if mutants:
-        print(f"{'mutant':<26} {'scenario':<26} {'found by':<9} {'deviations':>10} {'steps':>6} "
-              f"{'states':>7} {'seconds':>8}")  # fmt: skip
-        for job, r in best(rows):
-            f = r.found
-            if f is None:
-                print(f"{job.mutant:<26} {job.scenario:<26} NOT FOUND")
-            else:
-                print(f"{job.mutant:<26} {job.scenario:<26} {f.prop:<9} {len(f.deviations):>10} "
-                      f"{f.steps:>6} {f.states:>7} {f.seconds:>8.2f}")  # fmt: skip
-    else:
-        print(f"{'scenario':<26} {'states':>8} {'transitions':>11} {'schedules':>9} "
-              f"{'seconds':>8}")  # fmt: skip
-        for job, r in rows:
-            how = "exhausted" if not r.bound else f"bounded: {r.bound}"
-            if r.found is not None:
-                how = f"VIOLATED {r.found.prop}"
-            print(f"{job.scenario:<26} {r.states:>8} {r.transitions:>11} {r.schedules:>9} "
-                  f"{r.seconds:>8.2f}  {how}")  # fmt: skip
-    for job, r in rows:
-        if r.found is not None and (not mutants or len(rows) == 1):
-            _violation(job, r)
-    states = sum(r.states for _job, r in rows)
-    schedules = sum(r.schedules for _job, r in rows)
-    print(f"{states} states, {schedules} schedules in {seconds:.1f} s: "
-          f"{states / seconds:.0f} states/s, {schedules / seconds:.0f} schedules/s")  # fmt: skip
-
-
-def _violation(job: Job, result: Result) -> None:
-    found = result.found
-    assert found is not None
-    token = token_of(job, result)
-    prop = PROPERTIES.get(found.prop)
-    print(f"\n{job.scenario}: {found.prop} violated: {found.detail}")
-    if prop is None:
-        return
-    print(f"  {prop.sentence}\n  source: {prop.source}")
-    print(f"  {len(found.deviations)} deviations, {found.steps} steps")
-    log, _prop, _detail = replay(token)
-    for line in log[-25:]:
-        print(f"    {line}")
-    print(f"  --replay {token}")
+def _paper() -> tuple[int, Glyphs]:
+    """How wide standard output is, and what it can carry."""
+    wide = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
+    return min(wide, WIDTH), glyphs(sys.stdout.encoding)
