@@ -79,6 +79,19 @@ def test_scribbling_on_the_shared_word() -> None:
     assert rig.level == V | 0x100  # bits of others are kept
 
 
+def test_the_pmu_bit_of_a_vcpu_without_pmu_is_ours_too() -> None:
+    """kvm_pmu_should_notify_user() and kvm_pmu_update_run() ask for no feature: the output is low.
+
+    Who set the bit was not notified, and found it set for ever.
+    """
+    rig = Rig(spinning_past_the_deadline)
+    rig.run()
+    assert rig.notified() == V
+    rig.struct.s_regs.device_irq_level = V | k.KVM_ARM_DEV_PMU
+    assert rig.notified() == V
+    assert rig.stored() == 4
+
+
 def test_notification_leaves_the_guest_where_it_was() -> None:
     rig = Rig(spinning_past_the_deadline)
     rig.run()

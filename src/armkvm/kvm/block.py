@@ -14,6 +14,7 @@ from armkvm.host import sched
 from armkvm.host.cpu import NEVER
 from armkvm.host.pcpu import PhysicalCpu
 from armkvm.kvm import kvm_host as h
+from armkvm.kvm import pmu_emul
 from armkvm.kvm.pvtime import update_stolen_time
 
 if TYPE_CHECKING:
@@ -75,8 +76,7 @@ def kvm_arch_vcpu_runnable(vcpu: Vcpu) -> bool:
         (
             vcpu.hcr & h.LINES
             or (
-                vcpu.arch_timer.should_notify_user()
-                or (vcpu.pmu is not None and vcpu.pmu.should_notify_user())
+                vcpu.arch_timer.should_notify_user() or pmu_emul.should_notify_user(vcpu)
                 if vcpu.vgic_cpu is None
                 else vcpu.vgic_cpu.pending_irq()
             )

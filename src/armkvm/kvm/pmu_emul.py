@@ -160,17 +160,6 @@ class Pmu:
 
         inject_irq(self.vcpu.vm, self.vcpu, self.irq_num, level, self)
 
-    def should_notify_user(self) -> bool:
-        """kvm_pmu_should_notify_user(), for a VM without an interrupt controller in the kernel."""
-        return self.irq_level != bool(self.vcpu.irq_level.value & KVM_ARM_DEV_PMU)
-
-    def update_run(self) -> None:
-        """kvm_pmu_update_run(): write our bit, leave the others."""
-        told = self.vcpu.irq_level.value
-        level = told | KVM_ARM_DEV_PMU if self.irq_level else told & ~KVM_ARM_DEV_PMU
-        if level != told:
-            self.vcpu.irq_level.value = level
-
     # around the guest
 
     def flush_hwstate(self, pcpu: PhysicalCpu) -> None:
@@ -227,6 +216,26 @@ class Pmu:
         elif self.irq_initialized:
             return -errno.EINVAL
         return 0
+
+
+# The interrupt controller in user space. A vCPU without the feature has an output too: it is low.
+
+
+def should_notify_user(vcpu: Vcpu) -> bool:
+    """kvm_pmu_should_notify_user(), for a VM without an interrupt controller in the kernel."""
+    pmu = vcpu.pmu
+    level = pmu is not None and pmu.irq_level
+    return level != bool(vcpu.irq_level.value & KVM_ARM_DEV_PMU)
+
+
+def update_run(vcpu: Vcpu) -> None:
+    """kvm_pmu_update_run(): write our bit, leave the others."""
+    pmu = vcpu.pmu
+    told = vcpu.irq_level.value
+    high = pmu is not None and pmu.irq_level
+    level = told | KVM_ARM_DEV_PMU if high else told & ~KVM_ARM_DEV_PMU
+    if level != told:
+        vcpu.irq_level.value = level
 
 
 def bits(mask: int) -> Iterator[int]:

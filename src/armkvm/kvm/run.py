@@ -21,6 +21,7 @@ from armkvm.abi.kvm import KVM_EXIT_INTR, KVM_EXIT_MMIO, KVM_EXIT_UNKNOWN, KVM_M
 from armkvm.host import sched
 from armkvm.host.cpu import EXIT_IRQ
 from armkvm.kvm import kvm_host as h
+from armkvm.kvm import pmu_emul
 from armkvm.kvm.block import cond_resched, kvm_vcpu_sleep, vcpu_load, vcpu_put
 from armkvm.kvm.handle_exit import handle_exit
 from armkvm.kvm.inject_fault import deliver_serror
@@ -103,7 +104,7 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
             if (
                 userspace_irqchip
                 and ret > 0
-                and (timer.should_notify_user() or (pmu is not None and pmu.should_notify_user()))
+                and (timer.should_notify_user() or pmu_emul.should_notify_user(vcpu))
             ):
                 run.exit_reason = KVM_EXIT_INTR
                 stat.notifications += 1
@@ -150,8 +151,7 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
             point(sched.BEFORE_UPDATE_RUN, vcpu)
         if userspace_irqchip:
             timer.update_run()
-            if pmu is not None:
-                pmu.update_run()
+            pmu_emul.update_run(vcpu)
         return ret
     finally:
         if vcpu.mode != h.OUTSIDE_GUEST_MODE:
