@@ -6,9 +6,10 @@ import pytest
 
 from armkvm.check import strand
 from armkvm.check.actors import Execution, Violation
+from armkvm.check.choosers import Pct, Random, Replay
 from armkvm.check.job import Job, Token, replay, run
 from armkvm.check.locks import Condition, Lock, set_execution
-from armkvm.check.search import Bound, Pct, Random, Replay
+from armkvm.check.search import Bound
 
 
 @pytest.fixture(params=[strand.GreenletStrand, strand.ThreadStrand])

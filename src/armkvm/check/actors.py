@@ -39,8 +39,9 @@ class Pruned(Exception):
 
 
 class Chooser(Protocol):
-    """Picks one of `count` alternatives."""
+    """Picks one of some alternatives."""
 
+    def watch(self, world: Any) -> None: ...
     def pick(self, execution: Execution, labels: Sequence[str], actors: bool) -> int: ...
 
 

@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 
 from armkvm.check import locks, search
 from armkvm.check.actors import Execution
+from armkvm.check.choosers import Deviations, Replay
 from armkvm.check.mutants import MUTANTS
 from armkvm.check.patching import patched
 from armkvm.check.properties import PROPERTIES
 from armkvm.check.scenarios import SCENARIOS
-from armkvm.check.search import Bound, Found, Replay, Result
+from armkvm.check.search import Bound, Found, Result
 from armkvm.check.seed import VARIANTS
 from armkvm.check.timeline import Recorder, Timeline
 from armkvm.check.world import World
@@ -64,11 +65,13 @@ class Token:
     scenario: str
     variant: str
     mutant: str
-    deviations: search.Deviations
+    deviations: Deviations
     ignore: frozenset[str] = frozenset()  # a property that fails earlier would end it there
 
     def __str__(self) -> str:
-        picks = "-".join(f"{at}.{pick}" for at, pick in self.deviations)
+        picks = "-".join(
+            f"{at}~{~pick}" if pick < 0 else f"{at}.{pick}" for at, pick in self.deviations
+        )
         ignore = "/" + ",".join(sorted(self.ignore)) if self.ignore else ""
         return f"{self.scenario}/{self.variant}/{self.mutant or '-'}/{picks or '-'}{ignore}"
 
@@ -82,8 +85,17 @@ class Token:
             raise ValueError(text)
         if (mutant and mutant not in MUTANTS) or len(rest) > 1 or ignore - set(PROPERTIES):
             raise ValueError(text)
-        pairs = [] if picks == "-" else [p.split(".") for p in picks.split("-")]
-        return cls(scenario, variant, mutant, tuple((int(a), int(b)) for a, b in pairs), ignore)
+        pairs = () if picks == "-" else tuple(_pair(p) for p in picks.split("-"))
+        return cls(scenario, variant, mutant, pairs, ignore)
+
+
+def _pair(text: str) -> tuple[int, int]:
+    """A deviation, 12.1; or 40~12, which says that the schedule goes round from 12 to 40."""
+    at, tilde, start = text.partition("~")
+    if tilde:
+        return int(at), ~int(start)
+    at, pick = text.split(".")
+    return int(at), int(pick)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from armkvm.abi import kvm as k
 from armkvm.check.actors import Violation
 from armkvm.host.cpu import NEVER
-from armkvm.host.scripted import Mrs, Msr, Op, Wfi
+from armkvm.host.scripted import PSTATE_I, Mrs, Msr, Op, Wfi
 
 if TYPE_CHECKING:
     from armkvm.check.world import World
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 M64 = (1 << 64) - 1
 ENABLE, IMASK = 1, 2
 BITS = (k.KVM_ARM_DEV_EL1_VTIMER, k.KVM_ARM_DEV_EL1_PTIMER)
+TIMERS = k.KVM_ARM_DEV_EL1_VTIMER | k.KVM_ARM_DEV_EL1_PTIMER
 OURS = k.KVM_ARM_DEV_EL1_VTIMER | k.KVM_ARM_DEV_EL1_PTIMER | k.KVM_ARM_DEV_PMU
 LINES = 1 << 6 | 1 << 7
 STORM = 4  # exits in a row without an instruction in between
@@ -369,6 +370,15 @@ class Monitor:
                 raise Violation("I0", f"nobody can go on: {', '.join(waiting)}")
             prop = "I13" if self.restored else "I14"
             raise Violation(prop, f"nothing will ever happen again: {', '.join(waiting)}")
+
+    def owed(self) -> int:
+        """vCPUs, as bits, that have a timer high, interrupts open, and have not taken it."""
+        now = self.world.clock.time
+        return sum(
+            1 << n
+            for n, vcpu in enumerate(self.world.vcpus)
+            if not vcpu.cpu.pstate & PSTATE_I and levels(vcpu, now) & TIMERS
+        )
 
     # at every step
 

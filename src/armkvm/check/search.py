@@ -1,36 +1,27 @@
-"""How schedules are chosen: all of them in order of deviations, or at random.
+"""Searching a scenario: all schedules, or random ones; and making what is found shorter.
 
-`Exhaust` replays each schedule from the start. Beyond the prefix it was given it takes the first
-alternative everywhere, and every other alternative that it passes by becomes a schedule of its own,
-with one deviation more. They are tried in order of deviations, so what is found first is found with
-the fewest. A state that was here before ends the schedule: its future is known. When no schedule is
-left, every reachable state has been seen.
-
-`Random` picks uniformly; `Pct` gives actors priorities and lowers one at a few random steps
-(Burckhardt et al., ASPLOS 2010), which finds bugs of small depth with known probability.
-
-Left out: dynamic partial-order reduction. Two steps that commute lead to the same state, and that
-is where the second order ends.
+An exhaustive search begins with some random schedules, from which the reduction learns. When it
+has come to its end it looks for fair rounds in the graph of states. Either may find a violation,
+and the first one ends the search.
 """
 
 from __future__ import annotations
 
-import random
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from armkvm.check import locks, snapshot
+from armkvm.check import liveness, locks
 from armkvm.check.actors import MACHINERY, Execution, Pruned, Violation
+from armkvm.check.choosers import Deviations, Exhaust, Guided, Pct, Random, Replay
 from armkvm.check.reduction import Reduction
 from armkvm.check.world import World
 
-MACHINERY.update({__file__, snapshot.__file__, locks.__file__})
+MACHINERY.update({__file__, locks.__file__})
 
 LESSONS = 60  # schedules to learn from before a search
 Build = Callable[[Execution], World]
-Deviations = tuple[tuple[int, int], ...]  # (position among the picks, alternative)
 
 
 @dataclass
@@ -60,106 +51,6 @@ class Result:
     seen: Counter[str] = field(default_factory=Counter)
 
 
-class Replay:
-    """Follows a list of deviations."""
-
-    def __init__(self, deviations: Deviations) -> None:
-        self.deviations = dict(deviations)
-
-    def pick(self, execution: Execution, labels: Sequence[str], actors: bool) -> int:
-        """The alternative that the schedule names, else the first."""
-        del actors
-        return min(self.deviations.get(len(execution.picks), 0), len(labels) - 1)
-
-
-class Exhaust:
-    """Every schedule, fewest deviations first."""
-
-    def __init__(self, reduction: Reduction | None = None) -> None:
-        self.visited: set[int] = set()
-        self.todo: deque[tuple[Deviations, int, int]] = deque([((), -1, 0)])
-        self.deviations: Deviations = ()
-        self._at: dict[int, int] = {}
-        self._last = -1
-        self.depth = 0  # deviations of our own choice
-        self.transitions = 0
-        self.world: World | None = None
-        self.reduction = reduction
-
-    def watch(self, world: World) -> None:
-        """An execution begins."""
-        self.world = world
-        if self.reduction is not None:
-            self.reduction.watch(world, self._last < 0)
-
-    def start(self) -> None:
-        """The next schedule."""
-        self.deviations, self._last, self.depth = self.todo.popleft()
-        self._at = dict(self.deviations)
-        self.transitions += 1
-
-    def pick(self, execution: Execution, labels: Sequence[str], actors: bool) -> int:
-        """In the prefix what it says; beyond, the first, and the others later."""
-        at = len(execution.picks)
-        if at <= self._last:
-            if at == self._last and self.reduction is not None:
-                execution.watcher = self.reduction
-            return self._at.get(at, 0)
-        assert self.world is not None
-        if actors and self.reduction is not None:
-            private = self.reduction.private(execution)
-            if private is not None:
-                if private:
-                    self.deviations = (*self.deviations, (at, private))
-                return private
-        state = snapshot.key(self.world)
-        if state in self.visited:
-            raise Pruned
-        self.visited.add(state)
-        self.transitions += 1
-        for alternative in range(1, len(labels)):
-            self.todo.append(((*self.deviations, (at, alternative)), at, self.depth + 1))
-        return 0
-
-
-class Random:
-    """Uniformly; or mostly straight on, with `straight` the probability of the first."""
-
-    def __init__(self, seed: int, straight: float = 0.7) -> None:
-        self.random = random.Random(seed)
-        self.straight = straight
-
-    def pick(self, execution: Execution, labels: Sequence[str], actors: bool) -> int:
-        """One of them."""
-        del execution, actors
-        if self.random.random() < self.straight:
-            return 0
-        return self.random.randrange(len(labels))
-
-
-class Pct:
-    """Priorities, lowered at `depth` - 1 random steps among `length`."""
-
-    def __init__(self, seed: int, depth: int, length: int) -> None:
-        self.random = random.Random(seed)
-        self.priorities: dict[str, float] = {}
-        self.changes = {self.random.randrange(max(length, 1)) for _ in range(depth - 1)}
-        self.low = 0.0
-
-    def pick(self, execution: Execution, labels: Sequence[str], actors: bool) -> int:
-        """The highest priority."""
-        if not actors:
-            return self.random.randrange(len(labels))
-        for label in labels:
-            self.priorities.setdefault(label, 1 + self.random.random())
-        best = max(range(len(labels)), key=lambda i: self.priorities[labels[i]])
-        if len(execution.picks) in self.changes:
-            self.low -= 1
-            self.priorities[labels[best]] = self.low
-            best = max(range(len(labels)), key=lambda i: self.priorities[labels[i]])
-        return best
-
-
 def perform(
     build: Build, execution: Execution, ready: Callable[[World], None] | None = None
 ) -> World | None:
@@ -168,6 +59,7 @@ def perform(
     world: World | None = None
     try:
         world = build(execution)
+        execution.chooser.watch(world)
         if ready is not None:
             ready(world)
         execution.run()
@@ -233,7 +125,7 @@ def explore(build: Build, bound: Bound, progress: Progress | None = None) -> Res
             break
         chooser.start()
         execution = Execution(chooser, bound.steps)
-        world = perform(build, execution, chooser.watch)
+        world = perform(build, execution)
         result.schedules += 1
         if world is not None:
             for name in world.monitor.seen:
@@ -248,12 +140,33 @@ def explore(build: Build, bound: Bound, progress: Progress | None = None) -> Res
         if progress is not None and not result.schedules % 200:
             result.states = len(chooser.visited)
             progress(result)
+    if not result.bound and result.found is None:
+        result.found = _goes_round(build, bound, chooser, result, began)
     result.states, result.transitions = len(chooser.visited), chooser.transitions
     result.deviations = chooser.depth - bool(chooser.todo)
     if result.bound:
         result.bound += f"; every schedule of up to {result.deviations} deviations"
     result.seconds = time.perf_counter() - began
     return result
+
+
+def _goes_round(
+    build: Build, bound: Bound, chooser: Exhaust, result: Result, began: float
+) -> Found | None:
+    """A fair round in which something is owed for ever."""
+    world = chooser.world
+    found = liveness.fair_round(chooser.graph, world.fair, world.owing)
+    if found is None:
+        return None
+    way, around = found
+    guided = Guided([*way, *around], len(way), chooser.reduction)
+    perform(build, Execution(guided, bound.steps))
+    execution = Execution(Replay(guided.deviations), bound.steps)
+    perform(build, execution)
+    violation = as_violation(execution.ended)
+    assert violation is not None
+    return Found(violation.prop, violation.detail, guided.deviations, guided.steps,
+                 result.schedules, len(chooser.visited), time.perf_counter() - began)  # fmt: skip
 
 
 def _learn(build: Build, bound: Bound, reduction: Reduction) -> None:
@@ -298,6 +211,8 @@ def sample(build: Build, bound: Bound, first_seed: int, count: int) -> Result:
 def minimise(build: Build, found: Found, steps: int) -> Found:
     """Drop deviations that the violation does not need, one after the other."""
     deviations = found.deviations
+    if deviations and deviations[-1][1] < 0:
+        return found  # a round: each deviation is a step of it
     best = found
     changed = True
     while changed:

@@ -191,6 +191,7 @@ class World:
         self.recorder: Recorder | None = None  # for a timeline
         execution.quiet = self._quiet
         execution.seen = self._seen
+        self.owed = -1  # since the last choice, all the way: see armkvm.check.liveness
         self.lines_in_flight = 0  # threads inside KVM_IRQ_LINE
         self._running: dict[Actor, Vcpu] = {}
         self.hrtimer: Actor | None = None
@@ -359,8 +360,25 @@ class World:
 
     # watching
 
+    @property
+    def fair(self) -> int:
+        """Those whom a fair scheduler does not forget."""
+        return sum(a.bit for a in self.execution.actors if a is not self.scheduler)
+
+    @property
+    def owing(self) -> int:
+        """What can be owed: by each vCPU; or only, by all, that they end."""
+        return (1 << len(self.vcpus)) - 1 if self.endless else 1
+
+    def leave_state(self) -> None:
+        """A choice is made: from here to the next one, who moves and what stays owed."""
+        self.owed = -1
+        self.execution.moved = 0
+
     def _seen(self, actor: Actor, what: str) -> None:
         self.monitor.step()
+        if self.endless:
+            self.owed &= self.monitor.owed()
         if self.recorder is not None:
             self.recorder.seen(actor, what)
 
