@@ -108,6 +108,15 @@ class CheckCpu(ScriptedCpu):
                 self._trap(op)
                 return self._leave(EXIT_TRAP)
 
+    def _fetch(self) -> Op:
+        """The operation at PC; PC says where the script stands, as in a program that loops."""
+        new = self._op is None
+        op = super()._fetch()
+        if new:
+            self.state.pc = _address(self._stack)
+            self._next_pc = self.state.pc + 4
+        return op
+
     def restart(self, script: Guest) -> None:
         """The guest begins anew, as after a reset."""
         self.memory.irqs = 0
@@ -226,6 +235,15 @@ class CheckCpu(ScriptedCpu):
                 setattr(s, name, value & ~_LR_ACTIVE)
                 if value & _LR_HW:
                     s.phys_deactivated |= 1 << (value >> 32 & 0x3FF)
+
+
+def _address(stack: list[Any]) -> int:
+    """A place for each operation: above, the script's number on the stack; below, its position."""
+    generator, at = stack[-1], 0
+    while generator is not None and generator.gi_frame is not None:
+        at = (at << 10) + 2 * generator.gi_frame.f_lasti
+        generator = generator.gi_yieldfrom
+    return (len(stack) << 20) + at
 
 
 class CheckBackend:

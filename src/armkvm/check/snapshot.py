@@ -46,6 +46,8 @@ _pcpu, _irq, _dist = attrgetter(*PCPU), attrgetter(*IRQ), attrgetter(*DIST)
 _DEADLINES = tuple(
     getattr(State, name).offset for name in ("cntv_cval", "cntp_cval", "hyp_deadline_ns")
 )
+_COUNT = State.count.offset  # of instructions, which take no time here
+_ZERO = bytes(8)
 When = Callable[[int], int]
 RUN_BYTES = 320  # of kvm_run: everything up to device_irq_level
 
@@ -88,11 +90,12 @@ def relative(now: int) -> When:
 
 def _state(vcpu: Vcpu, when: When) -> object:
     """The registers; deadlines among them as moments."""
-    if when is absolute:
-        return bytes(vcpu.state)
     image = bytearray(vcpu.state)
+    image[_COUNT : _COUNT + 8] = _ZERO
+    if when is absolute:
+        return bytes(image)
     for at in _DEADLINES:
-        image[at : at + 8] = bytes(8)
+        image[at : at + 8] = _ZERO
     s = vcpu.state
     return (
         bytes(image),
