@@ -69,7 +69,7 @@ def main() -> int:
     args = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
-        print("look_at_report: there is no chromium (Debian: apt install chromium)", file=sys.stderr)
+        print("there is no chromium (Debian: apt install chromium)", file=sys.stderr)
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
     source = html.escape(args.report.read_text(encoding="utf-8"))
@@ -86,21 +86,25 @@ def main() -> int:
                     print(f"  {kind}: {what}")
             fine &= said["page"] <= width and not said["wide"] and not said["cut"]
             for dark in (False, True):
+                theme = ["--blink-settings=preferredColorScheme=0"] if dark else []
                 for n in range(min(-(-height // PART), 1 if dark else args.parts)):
                     write(page, source, width, height, n * PART)
+                    part = min(PART, height - n * PART)
                     name = f"{args.report.stem}-{width}{'-dark' if dark else ''}-{n}.png"
-                    browse(chromium, page, f"--screenshot={args.out / name}",
-                           f"--window-size={max(width, LEAST)},{min(PART, height - n * PART)}",
-                           *(["--blink-settings=preferredColorScheme=0"] if dark else []))  # fmt: skip
+                    browse(
+                        chromium,
+                        page,
+                        f"--screenshot={args.out / name}",
+                        f"--window-size={max(width, LEAST)},{part}",
+                        *theme,
+                    )
                     print(f"  {args.out / name}")
     return 0 if fine else 1
 
 
 def write(page: Path, source: str, width: int, height: int, top: int) -> None:
     """The page that holds the report in a frame, from `top` on."""
-    page.write_text(
-        PAGE.format(width=width, height=height, top=top, page=source), encoding="utf-8"
-    )
+    page.write_text(PAGE.format(width=width, height=height, top=top, page=source), encoding="utf-8")
 
 
 def measured(dom: str) -> dict[str, object]:

@@ -13,7 +13,7 @@ import armkvm
 from armkvm.check.mutants import MUTANTS
 from armkvm.check.properties import PROPERTIES
 from armkvm.check.report_style import STYLE
-from armkvm.check.results import Run, Violated, deviations, outcome
+from armkvm.check.results import Run, Violated, counted, outcome
 from armkvm.check.scenarios import SCENARIOS
 from armkvm.check.timeline_html import figure, legend
 
@@ -76,7 +76,7 @@ def _header(run: Run) -> str:
         ("transitions", run.transitions),
         ("schedules", run.schedules),
         ("seconds", f"{run.seconds:.1f}"),
-        ("states a second", round(run.states_per_second)),
+        ("states/s", round(run.states_per_second)),
     )
     boxes = "".join(f"<div><dt>{name}</dt><dd>{_number(value)}</dd></div>" for name, value in facts)
     return (
@@ -192,7 +192,7 @@ def _violation(number: int, violated: Violated) -> str:
     job, found, prop, mutant = (
         violated.job, violated.found, violated.rule, violated.mutant,
     )  # fmt: skip
-    title = f"{mutant.name}: {found.prop}" if mutant else f"{job.scenario}: {found.prop}"
+    title = f"{mutant.name if mutant else job.scenario}: {found.prop} violated"
     facts: list[tuple[str, str]] = [("what happens", f"<b class=bad>{escape(found.detail)}</b>")]
     if prop is not None:
         facts.append(("property", f"{prop.name}, {prop.kind}: {escape(prop.sentence)}"))
@@ -203,8 +203,9 @@ def _violation(number: int, violated: Violated) -> str:
     facts.append(("scenario", f"{escape(scenario.name)}: {escape(scenario.title)}"))
     facts.append((
         "shortest found",
-        f"{deviations(len(found.deviations))}, {found.steps} steps; after {_number(found.states)} "
-        f"states, {_number(found.schedules)} schedules, {found.seconds:.2f} s",
+        f"{counted(len(found.deviations), 'deviation')}, {counted(found.steps, 'step')}; "
+        f"after {counted(found.states, 'state')}, {counted(found.schedules, 'schedule')}, "
+        f"{found.seconds:.2f} s",
     ))  # fmt: skip
     command = f"armkvm check --replay {violated.token}"
     facts.append(("again", f"<code class=token>{escape(command)}</code>"))

@@ -7,10 +7,14 @@ of each row only the cell of the thread that acts is shown, with its name before
 STYLE = """
 :root{color-scheme:light dark;--bg:#fff;--fg:#1a1c20;--soft:#565c66;--rule:#d5d9e0;--card:#f4f6f9;
 --bad:#a3121f;--badbg:#fdecee;--ok:#0b5f2c;--dev:#8a4b00;--devbg:#fff5e3;--link:#0b4fa8;
---wave:#0b4fa8;--fill:#dbe8fb;--on:#e4ecf7}
+--wave:#0b4fa8;--fill:#dbe8fb;
+--on0:#e4ecf9;--on1:#dff2ea;--on2:#efe6f8;--on3:#e9ebef;--edge1:#12795a;--edge2:#7a3fb0;
+--edge3:#5c6573}
 @media(prefers-color-scheme:dark){:root{--bg:#14171c;--fg:#e6e9ee;--soft:#a3abb8;--rule:#363c47;
 --card:#1d2229;--bad:#ff8a93;--badbg:#3d1b20;--ok:#6fd495;--dev:#f3b562;--devbg:#33270f;
---link:#86b7ff;--wave:#7fb2ff;--fill:#1f3555;--on:#232d3b}}
+--link:#86b7ff;--wave:#7fb2ff;--fill:#1f3555;
+--on0:#1f2c42;--on1:#17342b;--on2:#2f2440;--on3:#2a2e36;--edge1:#58c9a0;--edge2:#c39bf0;
+--edge3:#9aa3b2}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;margin:0 auto;
@@ -25,7 +29,7 @@ a{color:var(--link)}
 b.bad,b.ok{font-weight:600}
 code,.steps{font-family:ui-monospace,SFMono-Regular,Consolas,"DejaVu Sans Mono",monospace}
 code{font-size:.875em;overflow-wrap:anywhere}
-dl.sum{display:grid;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:.75rem;
+dl.sum{display:grid;grid-template-columns:repeat(auto-fill,minmax(7.4rem,1fr));gap:.75rem;
 margin:1.25rem 0}
 dl.sum div{background:var(--card);border-radius:.4rem;padding:.6rem .8rem}
 dl.sum dt,dl.fact dt{color:var(--soft);font-size:.85rem}
@@ -35,10 +39,10 @@ dl.fact dd{margin:0;overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%}
 caption{text-align:left;color:var(--soft);font-size:.85rem;padding:.25rem 0}
 .list th,.list td{text-align:left;vertical-align:top;padding:.35rem .6rem;
-border-bottom:1px solid var(--rule);overflow-wrap:anywhere}
+border-bottom:1px solid var(--rule);overflow-wrap:break-word}
 .list thead th{font-size:.85rem;color:var(--soft);font-weight:600;vertical-align:bottom;
 white-space:nowrap}
-.list tbody th{font-weight:600}
+.list tbody th{font-weight:600;white-space:nowrap}
 .list .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 section.v{border-top:1px solid var(--rule);padding-top:1.5rem;margin-top:2rem}
 .token{display:block;background:var(--card);border-radius:.4rem;padding:.5rem .8rem;
@@ -63,7 +67,10 @@ display:block;margin:0 auto 0 .45em;text-align:left}
 .steps .n,.steps .u{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums;
 color:var(--soft)}
 .steps tbody td.t{border-left:1px solid var(--rule);overflow-wrap:break-word}
-.steps tbody td.on{background:var(--on);border-left:3px solid var(--wave)}
+.steps tbody td.on{background:var(--on0);border-left:3px solid var(--wave)}
+.steps tbody td.on:nth-child(4n){background:var(--on1);border-left-color:var(--edge1)}
+.steps tbody td.on:nth-child(4n+1){background:var(--on2);border-left-color:var(--edge2)}
+.steps tbody td.on:nth-child(4n+2){background:var(--on3);border-left-color:var(--edge3)}
 .steps .c{white-space:nowrap}
 .steps .same{color:var(--soft)}
 .steps .l,.steps .h,.steps .r,.steps .f{position:relative;color:transparent;overflow:hidden}
@@ -73,12 +80,12 @@ left:.5em;right:.6em;border:0 solid var(--wave)}
 .h::before{border-right-width:2px;background:var(--fill)}
 .r::before{border-right-width:2px;border-top-width:2px;background:var(--fill)}
 .f::before{border-left-width:2px;border-top-width:2px}
-.steps tr.dev>*{background:var(--devbg)}
+.steps tbody tr.dev>:nth-child(n){background:var(--devbg)}
 .steps tr.dev .n{color:var(--dev);font-weight:700}
 .steps tr.later>*{border-top:1px dashed var(--soft)}
-.steps tr.bad>*{background:var(--badbg)}
+.steps tbody tr.bad>:nth-child(n){background:var(--badbg)}
 .steps tr.bad .n,.steps tr.bad .on{color:var(--bad);font-weight:700}
-.steps tr.bad .on{border-left-color:var(--bad)}
+.steps tbody tr.bad .on:nth-child(n){border-left-color:var(--bad)}
 @media(max-width:40rem){
 body{padding:1rem .75rem 3rem}
 dl.sum{grid-template-columns:repeat(auto-fill,minmax(7rem,1fr));gap:.5rem}
@@ -86,22 +93,24 @@ dl.fact{grid-template-columns:1fr;gap:0}
 dl.fact dd{margin-bottom:.4rem}
 .list thead{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden}
 .list tr{display:block;border-bottom:1px solid var(--rule);padding:.5rem 0}
-.list tbody th{display:block;border:0;padding:0 0 .2rem}
+.list tbody th{display:block;border:0;padding:0 0 .2rem;white-space:normal}
+.list td{overflow-wrap:anywhere}
 .list td,.list .n{display:grid;grid-template-columns:7rem 1fr;gap:.75rem;border:0;
 padding:.05rem 0;text-align:left;white-space:normal}
 .list td::before{content:attr(data-l);color:var(--soft);font-size:.85rem}
 .list td:empty{display:none}
 .scroll{overflow-x:auto}
-.steps{table-layout:auto;font-size:.7rem}
+.steps{table-layout:auto;font-size:.75rem}
 .steps colgroup,.steps .u,.steps .t{display:none}
-.steps td.on{display:table-cell;width:100%;min-width:7.5em}
+.steps td.on{display:table-cell;width:100%;min-width:6.2em;overflow-wrap:anywhere}
 .steps td.on::before{content:attr(data-t) ": ";color:var(--soft)}
 .steps th.u+th.t{display:table-cell}
 .steps th.u+th.t span{display:none}
 .steps th.u+th.t::before{content:"thread"}
-.steps th.w,.steps .l,.steps .h,.steps .r,.steps .f,.steps .x{min-width:1.25em;padding:0}
+.steps th.w,.steps .l,.steps .h,.steps .r,.steps .f,.steps .x{min-width:1.1em;padding:0}
 .l::before,.h::before,.r::before,.f::before{left:.25em;right:.25em}
-.steps .c{padding-left:.25em;padding-right:.1em}
+.steps .c{padding-left:.2em;padding-right:.1em}
+.steps .n{padding-left:0}
 .steps th.w span{margin-left:0}
 }
 @media print{

@@ -114,9 +114,9 @@ def by_number(names: frozenset[str]) -> list[str]:
     return sorted(names, key=lambda name: list(PROPERTIES).index(name))
 
 
-def deviations(count: int) -> str:
-    """A number of them."""
-    return f"{count} deviation{'' if count == 1 else 's'}"
+def counted(count: int, what: str) -> str:
+    """A number of things."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def as_json(run: Run) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from armkvm.check.mutants import MUTANTS
-from armkvm.check.results import Row, Run, Violated, deviations, outcome
+from armkvm.check.results import Row, Run, Violated, counted, outcome
 from armkvm.check.scenarios import SCENARIOS
 from armkvm.check.timeline_text import UNICODE, WIDTH, Glyphs, text
 
@@ -56,7 +56,8 @@ def violation(violated: Violated, width: int = WIDTH, draw: Glyphs = UNICODE) ->
     yield f"  source: {prop.source}"
     if violated.mutant is not None:
         yield f"  put back: {violated.mutant.what} ({violated.mutant.commit})"
-    yield f"  the shortest schedule found: {deviations(len(found.deviations))}, {found.steps} steps"
+    yield (f"  the shortest schedule found: {counted(len(found.deviations), 'deviation')}, "
+           f"{found.steps} steps")  # fmt: skip
     timeline = violated.timeline()
     for line in text(timeline, width - 2, draw, LAST):
         yield f"  {line}".rstrip()

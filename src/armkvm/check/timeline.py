@@ -148,8 +148,11 @@ class Recorder:
 
     def finish(self) -> None:
         """The execution is over and a property did not hold: if not before, then now."""
-        execution = self.world.execution
-        self._finish(execution.actors[self._acted()] if execution.exceeded else None, self._last())
+        if not self._failed:
+            self._failed = True
+            execution = self.world.execution
+            actor = execution.actors[self._acted()] if execution.exceeded else None
+            self._add(actor, "", self._last(), True)
 
     def _finish(self, actor: Actor | None, samples: tuple[Sample, ...]) -> None:
         if not self._failed:
@@ -273,6 +276,7 @@ def lanes(timeline: Timeline, vcpu: int) -> list[Lane]:
 
 def what(step: Step, then: str = "→") -> str:
     """What its actor did and where it has come to, in words."""
-    if step.did and step.place in ("guest", ""):  # the next instruction
-        return ", ".join(step.did)
-    return f" {then} ".join(filter(None, (", ".join(step.did), step.place)))
+    did = ", ".join(step.did)
+    if did and step.place == "guest":  # the next instruction
+        return did
+    return f" {then} ".join(filter(None, (did, step.place))) or "fails"

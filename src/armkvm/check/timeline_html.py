@@ -17,6 +17,7 @@ from armkvm.check.timeline import LANES, Lane, Sample, Step, Timeline, lanes, wh
 
 FOLD = 36  # a timeline of more steps is folded
 LAST = 16  # steps in sight then
+MOST = 400  # steps in the page: a schedule without an end has thousands
 
 # What a lane is called where there is room for words.
 TITLES = {
@@ -38,10 +39,14 @@ def figure(timeline: Timeline, caption: str) -> str:
     if not steps:
         return ""
     first = 0 if len(steps) <= FOLD else len(steps) - LAST
+    begin = max(len(steps) - MOST, 0)
     parts = [f"<figure class=timeline><figcaption>{escape(caption)}</figcaption>"]
     if first:
-        parts.append(f"<details><summary>The first {first} steps</summary>")
-        parts.append(_table(timeline, 0, first))
+        which = f"The {first - begin} steps before" if begin else f"The first {first} steps"
+        parts.append(f"<details><summary>{which}</summary>")
+        if begin:
+            parts.append(f"<p>Steps 0 to {begin - 1} are shown by --replay alone.</p>")
+        parts.append(_table(timeline, begin, first))
         parts.append("</details>")
     parts.append(_table(timeline, first, len(steps)))
     parts.append("</figure>")
@@ -82,7 +87,7 @@ def _head(timeline: Timeline, blocks: list[list[Lane]]) -> str:
             f"<th scope=col class='w{'' if n else ' b'}'><span>{TITLES[lane.field]}</span></th>"
             for n, lane in enumerate(block)
         )
-        + "<th scope=col class=c>CPU</th><th scope=col class=c>PC</th>"
+        + "<th scope=col class=w><span>CPU</span></th><th scope=col class=c>PC</th>"
         for block in blocks
     )
     return (
@@ -115,7 +120,7 @@ def _row(timeline: Timeline, blocks: list[list[Lane]], n: int, before: Step | No
 def _thread(step: Step, thread: int, name: str) -> str:
     if step.actor != thread:
         return "<td class=t></td>"
-    words = what(step) or "✗"
+    words = what(step)
     return f"<td class='t on' data-t='{escape(name)}'>{escape(words)}</td>"
 
 
