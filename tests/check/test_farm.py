@@ -78,7 +78,8 @@ def test_what_was_lost_is_done_again_and_counts_once(
 ) -> None:
     executor = Here({0, 2, 3, 7})
     complete: list[Job] = []
-    results = farm.explore(executor.make, JOBS, width=width, advance=complete.append)
+    results = farm.explore(executor.make, JOBS, width=width,
+                           ended=lambda job, _result: complete.append(job))  # fmt: skip
     assert [timeless(r) for r in results] == expected
     assert sorted(map(str, complete)) == sorted(map(str, JOBS))
     assert executor.made > 1

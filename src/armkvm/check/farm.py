@@ -66,6 +66,7 @@ def carry_out(
     work: Iterable[W],
     follow: Callable[[W, R], Iterable[W]] | None = None,
     width: int | None = None,
+    begun: Callable[[W], None] | None = None,
 ) -> Iterator[tuple[W, R]]:
     """Each piece of work with its result, once, as they come.
 
@@ -78,7 +79,7 @@ def carry_out(
     attempts: Counter[W] = Counter()
     while waiting:
         with make() as executor:
-            lost = yield from _round(executor, function, waiting, follow, width)
+            lost = yield from _round(executor, function, waiting, follow, width, begun)
         for piece, error in lost:
             attempts[piece] += 1
             if attempts[piece] == ATTEMPTS:
@@ -94,6 +95,7 @@ def _round(
     waiting: deque[W],
     follow: Callable[[W, R], Iterable[W]] | None,
     width: int | None,
+    begun: Callable[[W], None] | None,
 ) -> Generator[tuple[W, R], None, list[tuple[W, Exception]]]:
     """Until all is done, or until something was lost and the rest of what is under way is back."""
     flying: dict[Future[R | Failure], W] = {}
@@ -105,6 +107,9 @@ def _round(
                 flying[executor.submit(attempt, function, piece)] = piece
             except Exception as error:  # broken since the last look
                 lost.append((piece, error))
+            else:
+                if begun is not None:
+                    begun(piece)
         for future in wait(flying, return_when=FIRST_COMPLETED).done:
             piece = flying.pop(future)
             try:
@@ -131,9 +136,13 @@ def explore(
     jobs: Sequence[Job],
     *,
     width: int | None = None,
-    advance: Callable[[Job], None] | None = None,
+    begun: Callable[[Job], None] | None = None,
+    ended: Callable[[Job, Result], None] | None = None,
 ) -> list[Result]:
-    """The results of jobs, in their order. `advance` is told of each job that is complete."""
+    """The results of jobs, in their order.
+
+    `begun` is told when an executor is given a job or part of it, `ended` when one is complete.
+    """
     explored: dict[Job, Result] = {}
     pieces: dict[Job, list[Sample]] = {}
     sampled: dict[Sample, Result] = {}
@@ -147,14 +156,18 @@ def explore(
         pieces[work] = job.samples(work, result)
         return pieces[work]
 
+    def given(work: Job | Sample) -> None:
+        if begun is not None:
+            begun(work.job if isinstance(work, Sample) else work)
+
     everything: list[Job | Sample] = [*jobs]
-    for work, _result in carry_out(make, job.perform, everything, follow, width):
+    for work, _result in carry_out(make, job.perform, everything, follow, width, given):
         whose = work.job if isinstance(work, Sample) else work
         if all(piece in sampled for piece in pieces[whose]):
             parts = [sampled[piece] for piece in pieces[whose]]
             results[whose] = job.merge(whose, explored[whose], parts)
-            if advance is not None:
-                advance(whose)
+            if ended is not None:
+                ended(whose, results[whose])
     return [results[each] for each in jobs]
 
 

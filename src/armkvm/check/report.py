@@ -192,7 +192,8 @@ def _violation(number: int, violated: Violated) -> str:
     job, found, prop, mutant = (
         violated.job, violated.found, violated.rule, violated.mutant,
     )  # fmt: skip
-    title = f"{mutant.name if mutant else job.scenario}: {found.prop} violated"
+    verdict = f"{found.prop} violated" if prop is not None else "vacuous"
+    title = f"{mutant.name if mutant else job.scenario}: {verdict}"
     facts: list[tuple[str, str]] = [("what happens", f"<b class=bad>{escape(found.detail)}</b>")]
     if prop is not None:
         facts.append(("property", f"{prop.name}, {prop.kind}: {escape(prop.sentence)}"))

@@ -105,7 +105,8 @@ def outcome(job: Job, result: Result) -> str:
     """Exhausted, bounded by what, or violated."""
     without = f" (without {', '.join(by_number(job.ignore))})" if job.ignore else ""
     if result.found is not None:
-        return f"{result.found.prop} violated{without}"
+        verdict = f"{result.found.prop} violated" if result.found.prop in PROPERTIES else "vacuous"
+        return f"{verdict}{without}"
     return (f"bounded: {result.bound}" if result.bound else "exhausted") + without
 
 

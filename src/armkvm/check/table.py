@@ -48,8 +48,9 @@ def _scenarios(rows: Sequence[Row]) -> Iterator[str]:
 def violation(violated: Violated, width: int = WIDTH, draw: Glyphs = UNICODE) -> Iterator[str]:
     """The property, its source, the end of the schedule, and the token."""
     found = violated.found
-    yield f"{violated.job.scenario}: {found.prop} violated: {found.detail}"
     prop = violated.rule
+    verdict = f"{found.prop} violated" if prop is not None else "vacuous"
+    yield f"{violated.job.scenario}: {verdict}: {found.detail}"
     if prop is None:
         return
     yield f"  {prop.sentence}"

@@ -15,8 +15,8 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from armkvm.check import farm
 from armkvm.check.cluster import Cluster
@@ -24,7 +24,7 @@ from armkvm.check.job import Job, Token, replay
 from armkvm.check.mutants import MUTANTS
 from armkvm.check.properties import PROPERTIES
 from armkvm.check.report import html
-from armkvm.check.results import Run, as_json
+from armkvm.check.results import Row, Run, as_json
 from armkvm.check.scenario import SCENARIOS
 from armkvm.check.search import Bound
 from armkvm.check.seed import VARIANTS
@@ -32,6 +32,7 @@ from armkvm.check.table import lines, markdown
 from armkvm.check.timeline_text import WIDTH, Glyphs, glyphs
 from armkvm.check.timeline_text import text as drawn
 from armkvm.cli.codes import Code
+from armkvm.cli.exploring import Exploring
 from armkvm.cli.main import UsageError
 from armkvm.cli.sizes import positive
 
@@ -73,12 +74,8 @@ def run(args: argparse.Namespace) -> int:
     _known(args)
     bound = Bound(schedules=args.bound, seconds=args.seconds, samples=args.samples)
     ignore = frozenset(args.ignore.split(",")) if args.ignore else frozenset()
-    jobs = list(_jobs(args, bound, ignore))
     began = time.perf_counter()
-    make, width = _executor(args)
-    with _progress(len(set(jobs))) as advance:
-        results = farm.explore(make, jobs, width=width, advance=advance)
-    rows = list(zip(jobs, results, strict=True))
+    rows = _explored(args, list(_jobs(args, bound, ignore)))
     mutants = args.all_mutants or bool(args.mutant)
     whole = Run(rows, mutants, time.perf_counter() - began)
     if args.json:
@@ -116,6 +113,30 @@ def _jobs(args: argparse.Namespace, bound: Bound, ignore: frozenset[str]) -> Ite
         yield Job(name, args.variant, "", bound, ignore)
 
 
+def _explored(args: argparse.Namespace, jobs: list[Job]) -> list[Row]:
+    """Each job with its result; what failed once more, without the property that failed."""
+    make, width = _executor(args)
+    names = list(dict.fromkeys(job.scenario for job in jobs))
+    rows: list[Row] = []
+    with Exploring() as shown:
+        while jobs:
+            shown.more(len(set(jobs)))
+            results = farm.explore(make, jobs, width=width, begun=shown.begun, ended=shown.ended)
+            fresh = [
+                (job, result)
+                for job, result in zip(jobs, results, strict=True)
+                # What cannot be left out is found again and again.
+                if result.found is None or result.found.prop not in job.ignore
+            ]
+            rows += fresh
+            jobs = [
+                replace(job, ignore=job.ignore | {result.found.prop})
+                for job, result in fresh
+                if result.found is not None and result.found.prop in PROPERTIES and not job.mutant
+            ]
+    return rows if rows[0][0].mutant else sorted(rows, key=lambda row: names.index(row[0].scenario))
+
+
 def _executor(args: argparse.Namespace) -> tuple[farm.Make, int | None]:
     """What carries the jobs out, and how much is given to it at a time."""
     if not args.executor:
@@ -123,31 +144,6 @@ def _executor(args: argparse.Namespace) -> tuple[farm.Make, int | None]:
     if importlib.util.find_spec("distributed") is None:
         raise UsageError("--executor needs the package distributed (the extra armkvm[dask])")
     return lambda: Cluster(args.executor), None
-
-
-class _progress:
-    """A bar on a terminal's standard error."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.bar: Any = None
-
-    def __enter__(self) -> Any:
-        if not sys.stderr.isatty():
-            return lambda job: None
-        from rich import progress
-        from rich.console import Console
-
-        self.bar = progress.Progress(console=Console(stderr=True), transient=True)
-        self.bar.start()
-        task = self.bar.add_task("exploring", total=self.total)
-        return lambda job: self.bar.update(
-            task, advance=1, description=f"{job.scenario} {job.mutant}"
-        )
-
-    def __exit__(self, *_exc: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
 
 
 def _list() -> int:
