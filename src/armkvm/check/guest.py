@@ -39,6 +39,7 @@ SPURIOUS = 1023
 
 _LRS = ("ich_lr0", "ich_lr1", "ich_lr2", "ich_lr3")
 _LR_PENDING, _LR_ACTIVE, _LR_HW = 1 << 62, 1 << 63, 1 << 61
+_MASKS = {27: "cntv_masked", 30: "cntp_masked"}
 _VMCR_ENABLE, _VMCR_ENABLE1 = 3, 2
 _PMR_SHIFT = 24
 
@@ -80,6 +81,8 @@ class CheckCpu(ScriptedCpu):
         if begins is not None:
             self.restart(begins)
         entry = True
+        # What the last exit left there is read by nobody: one state less.
+        state.esr_el2 = state.far_el2 = state.hpfar_el2 = 0
         while True:
             self.entered = True
             world.execution.point("guest", self.vcpu)
@@ -116,6 +119,10 @@ class CheckCpu(ScriptedCpu):
             self.state.pc = _address(self._stack)
             self._next_pc = self.state.pc + 4
         return op
+
+    def _finish(self) -> None:
+        super()._finish()
+        self.state.x[:4] = (0, 0, 0, 0)  # scratch of the operation: the script has its result
 
     def restart(self, script: Guest) -> None:
         """The guest begins anew, as after a reset."""
@@ -234,7 +241,9 @@ class CheckCpu(ScriptedCpu):
             if value & _LR_ACTIVE and value & 0x3FF == intid:
                 setattr(s, name, value & ~_LR_ACTIVE)
                 if value & _LR_HW:
-                    s.phys_deactivated |= 1 << (value >> 32 & 0x3FF)
+                    physical = value >> 32 & 0x3FF
+                    s.phys_deactivated |= 1 << physical
+                    setattr(s, _MASKS[physical], 0)  # no longer active: it may interrupt again
 
 
 def _address(stack: list[Any]) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from armkvm.abi.kvm import KVM_EXIT_INTR, KVM_EXIT_UNKNOWN
 from armkvm.check.actors import position
 from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT
 from armkvm.host.scripted import State
@@ -33,7 +34,6 @@ VM: Final = (
     "closed", "created_vcpus", "max_vcpus", "features", "irqchip_in_kernel", "vm_dead",
     "counter_offset_set", "timer_ppis_immutable", "nisv_to_user", "system_suspend", "_references",
 )  # fmt: skip
-TIMER: Final = ("ctl", "level")
 PCPU: Final = ("number", "stale")
 IRQ: Final = (
     "active", "active_source", "enabled", "group", "hw", "line_level", "pending_latch", "priority",
@@ -41,7 +41,7 @@ IRQ: Final = (
 )  # fmt: skip
 DIST: Final = ("initialized", "ready", "enabled", "nr_spis", "vgic_dist_base", "vgic_cpu_base")
 
-_vcpu, _vm, _timer = attrgetter(*VCPU), attrgetter(*VM), attrgetter(*TIMER)
+_vcpu, _vm = attrgetter(*VCPU), attrgetter(*VM)
 _pcpu, _irq, _dist = attrgetter(*PCPU), attrgetter(*IRQ), attrgetter(*DIST)
 _DEADLINES = tuple(
     getattr(State, name).offset for name in ("cntv_cval", "cntp_cval", "hyp_deadline_ns")
@@ -49,7 +49,8 @@ _DEADLINES = tuple(
 _COUNT = State.count.offset  # of instructions, which take no time here
 _ZERO = bytes(8)
 When = Callable[[int], int]
-RUN_BYTES = 320  # of kvm_run: everything up to device_irq_level
+RUN_UNION, RUN_REGS = 32, 288  # in kvm_run: what an exit of its kind says
+_NO_UNION = (KVM_EXIT_UNKNOWN, KVM_EXIT_INTR)
 
 
 def key(world: World) -> int:
@@ -108,16 +109,22 @@ def _state(vcpu: Vcpu, when: When) -> object:
 def _vcpu_key(vcpu: Vcpu, when: When) -> tuple[object, ...]:
     timer = vcpu.arch_timer
     cpu: Any = vcpu.cpu
+    run = vcpu.run_struct
     return (
         _vcpu(vcpu),
         _state(vcpu, when),
-        bytes(memoryview(vcpu.pages)[:RUN_BYTES]),
+        bytes(memoryview(vcpu.pages)[:RUN_UNION]),
+        None if run.exit_reason in _NO_UNION else bytes(memoryview(vcpu.pages)[RUN_UNION:RUN_REGS]),
+        vcpu.irq_level.value,
         cpu.key(),
         tuple([
             (
-                _timer(t),
-                when(t.cval + t.offset.value << NS_PER_TICK_SHIFT),
-                t.loaded_on is not None,
+                t.level,
+                # What was saved before the registers went to the hardware is read by nobody.
+                None if t.loaded_on is not None else t.ctl,
+                None
+                if t.loaded_on is not None
+                else when(t.cval + t.offset.value << NS_PER_TICK_SHIFT),
                 when(t.hrtimer.expires) if t.hrtimer.queued else -1,
             )
             for t in timer.timers
@@ -126,7 +133,7 @@ def _vcpu_key(vcpu: Vcpu, when: When) -> tuple[object, ...]:
         when(timer.bg_timer.expires) if timer.bg_timer.queued else -1,
         vcpu.pcpu.number if vcpu.pcpu else -1,
         vcpu.last_pcpu.number if vcpu.last_pcpu else -1,
-        vcpu.task.woken,
+        vcpu.task.woken and (vcpu.blocking or vcpu.stopped or vcpu.pause),
         vcpu.mutex.locked(),
         _vgic_key(vcpu) if vcpu.vgic_cpu is not None else None,
     )  # fmt: skip
