@@ -285,3 +285,24 @@ def test_creations_that_race_make_one() -> None:
     for thread in threads:
         thread.join()
     assert sorted(results) == [0] + [errno.EEXIST] * 7
+
+
+def test_a_first_run_that_fails_at_the_pmu_leaves_the_timer_to_be_mapped() -> None:
+    """The way in that 6.12 leaves open: the run does not count, and the timer stayed enabled."""
+    system = System("nvhe-gicv2", backend=ScriptedBackend(forever))
+    vm = system.create_vm()
+    vcpu = vm.create_vcpu(0)
+    vcpu.arm_vcpu_init(features=PSCI | 1 << k.KVM_ARM_VCPU_PMU_V3)
+    fails(errno.EINVAL, vcpu.run)  # its PMU is not initialised
+    vm.create_irqchip()
+    assert not vcpu.arch_timer.enabled
+    vm.arm_set_device_addr(0, DIST)
+    vm.arm_set_device_addr(1, CPUIF)
+    vm.irq_line(k.KVM_ARM_IRQ_TYPE_SPI << k.KVM_ARM_IRQ_TYPE_SHIFT | 32, 0)  # initialises it
+    vcpu.set_device_attr(k.KVM_ARM_VCPU_PMU_V3_CTRL, k.KVM_ARM_VCPU_PMU_V3_IRQ, 23)
+    vcpu.set_device_attr(k.KVM_ARM_VCPU_PMU_V3_CTRL, k.KVM_ARM_VCPU_PMU_V3_INIT)
+    vcpu.limit = 100
+    fails(errno.EINTR, vcpu.run)
+    assert vm.vgic.irq(vcpu, 27).hw
+    vcpu.close()
+    vm.close()

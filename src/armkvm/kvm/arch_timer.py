@@ -128,10 +128,14 @@ class TimerContext:
         return self._cval.value <= (pcpu.ns >> NS_PER_TICK_SHIFT) - self._loaded_offset & M64
 
     def known_high(self) -> bool:
-        """Whom the output goes to knows that it is high: user space, or the vgic."""
+        """Whom the output goes to knows that it is high: user space, or the vgic.
+
+        `level` does not tell: of a timer that is mapped, nobody sees how the guest lowers it.
+        """
         if self.vcpu.vgic_cpu is None:
             return bool(self.vcpu.irq_level.value & 1 << self.index)
-        return self.level
+        irq = self.vcpu.vgic_cpu.private_irqs[self.irq]
+        return irq.active or irq.is_pending()
 
     def counter(self) -> int:
         """The guest's view of the counter this timer compares with, in ticks."""
@@ -245,12 +249,8 @@ class ArchTimer:
         self.vcpu = vcpu
         self.gic_active_state = kind.gic_active_state
         self.point = vm.host.sched.point
-        self.vtimer = TimerContext(
-            vcpu, "vtimer", "cntv", vm.voffset, 0, direct=True
-        )
-        self.ptimer = TimerContext(
-            vcpu, "ptimer", "cntp", vm.poffset, 1, direct=kind.vhe
-        )
+        self.vtimer = TimerContext(vcpu, "vtimer", "cntv", vm.voffset, 0, direct=True)
+        self.ptimer = TimerContext(vcpu, "ptimer", "cntp", vm.poffset, 1, direct=kind.vhe)
         self.timers = (self.vtimer, self.ptimer)
         self.direct_ptimer = self.ptimer if kind.vhe else None
         self.emul_ptimer = None if kind.vhe else self.ptimer

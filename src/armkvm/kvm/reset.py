@@ -108,6 +108,8 @@ def kvm_arch_vcpu_run_pid_change(vcpu: Vcpu) -> int:
     if vcpu.pmu is not None:
         ret = vcpu.pmu.enable()
         if ret:
+            # It has not run, so a vgic may still come; the timer has to be mapped to it then.
+            vcpu.arch_timer.enabled = False
             return ret
     vcpu.ran_once = True
     vcpu.vm.clock.work(FIRST_RUN_NS)
