@@ -30,7 +30,7 @@ class Vmm:
     """User space of one VM. The class attributes are where a client can go wrong."""
 
     cap_user_irq = CAP_ARM_USER_IRQ
-    forwards = ((1, 27), (2, 30))  # bit of device_irq_level, interrupt
+    forwards = ((1, 27), (2, 30), (4, 23))  # bit of device_irq_level, interrupt
 
     def __init__(self, world: World, vm: Vm) -> None:
         self.world = world
@@ -43,6 +43,7 @@ class Vmm:
         self.returns: tuple[int, ...] = ()
         self.finished: set[int] = set()
         self.stopping: Any = False  # set by other threads
+        self.left = 0  # what `on_exit` has still to do: its state
         self.on_exit: Callable[[Vcpu, int], None] | None = None
         world.vmms.append(self)
 
@@ -50,7 +51,7 @@ class Vmm:
         """The state."""
         return (
             tuple(sorted(self.inputs.items())), tuple(sorted(self.active)), self.marks,
-            self.returns, tuple(sorted(self.finished)), self.stopping,
+            self.returns, tuple(sorted(self.finished)), self.stopping, self.left,
         )  # fmt: skip
 
     def thread(self, vcpu: Vcpu) -> Callable[[], None]:

@@ -1,19 +1,18 @@
-"""Scenarios: WFI in all its forms, lines from other threads, signals, and what user space does."""
+"""Scenarios: lines from other threads, signals at every point, and WFI ended by each of them."""
 
 from __future__ import annotations
 
-from armkvm.abi import psci
+from functools import partial
+
 from armkvm.check.guest import Memory
 from armkvm.check.scenario import scenario
 from armkvm.check.scenarios import scripts as g
 from armkvm.check.scenarios.parts import expect_marks, kicker, one, void
 from armkvm.check.scenarios.scripts import Ops
-from armkvm.check.user import END, SPURIOUS, VALUE
+from armkvm.check.user import END, VALUE
 from armkvm.check.world import World
-from armkvm.host.scripted import Hvc, Load, Mask, Msr, Native, Store, Wfi
+from armkvm.host.scripted import Load, Mask, Native, Store, Wfi
 from armkvm.kvm import Vcpu
-
-ICC_SGI1R = (3, 0, 12, 11, 5)
 
 
 def external(memory: Memory) -> Ops:
@@ -64,22 +63,23 @@ def line_running(world: World) -> None:
     )
 
 
+@scenario("wfi-line-fiq", "WFI ended by the FIQ line alone", "I6")
+def wfi_line_fiq(world: World) -> None:
+    def guest(_memory: Memory) -> Ops:
+        yield Wfi()
+        yield Store(END)
+
+    one(world, guest, slow=True)
+    (vcpu,) = world.vcpus
+    world.execution.add(
+        "device", lambda: void(world.ioctl("KVM_IRQ_LINE", lambda: world.irq_line(vcpu, True, 1)))
+    )
+
+
 @scenario("wfi-signal", "signals at every point of a sleep for a timer", "I3", "I4", "I6")
 def wfi_signal(world: World) -> None:
     one(world, g.one_shot())
     kicker(world, world.vcpus[0], 2)
-
-
-@scenario("psci-suspend", "CPU_SUSPEND is a WFI by another name", "I6")
-def psci_suspend(world: World) -> None:
-    def guest(memory: Memory) -> Ops:
-        yield from g.virtual(g.SOON)
-        yield Mask(False)
-        while not memory.irqs:
-            yield Hvc((psci.PSCI_0_2_FN64_CPU_SUSPEND, 0, 0, 0))
-        yield Store(END)
-
-    one(world, guest)
 
 
 @scenario("signals", "signals at every point, with device reads and writes under way", "I4")
@@ -95,82 +95,34 @@ def signals(world: World) -> None:
     expect_marks(world, vmm, 1, 0x34, 3)
 
 
-@scenario("immediate-exit", "immediate_exit set at every point, device accesses pending", "I4")
-def immediate_exit(world: World) -> None:
+@scenario("line-pulse", "a line raised and lowered quickly by another thread", "I1")
+def line_pulse(world: World) -> None:
     def guest(_memory: Memory) -> Ops:
-        yield from g.virtual(0)
-        yield from g.marks(1)
-        value = yield Load(VALUE)
-        yield from g.marks(value & 0xFF)
-        yield Store(END)
-
-    vmm = one(world, guest)
-    (vcpu,) = world.vcpus
-
-    def clear(vcpu: Vcpu, ret: int) -> None:
-        if ret:
-            vcpu.run_struct.immediate_exit = 0
-
-    vmm.on_exit = clear
-
-    def ask() -> None:
-        vcpu.run_struct.immediate_exit = 1
-
-    world.execution.add("asker", lambda: void(world.ioctl("immediate_exit = 1", ask)))
-    expect_marks(world, vmm, 1, 0x34)
-
-
-@scenario("gic-slow", "an interrupt controller in a thread of its own, that is late", "I1", "I6")
-def gic_slow(world: World) -> None:
-    vmm = one(world, g.one_shot(), slow=True)
-    (vcpu,) = world.vcpus
-
-    def late() -> None:
-        driven = [False]
-
-        def behind() -> bool:
-            return (vmm.pending(0) != SPURIOUS) != driven[0] or bool(vmm.finished)
-
-        def follow() -> None:
-            world.irq_line(vcpu, driven[0])
-
-        while True:
-            world.execution.block(behind, "looks at its inputs")
-            if vmm.finished:
-                return
-            driven[0] = not driven[0]
-            world.ioctl("KVM_IRQ_LINE", follow)
-
-    world.execution.add("gic", late)
-
-
-@scenario("gic-scribbles", "user space writes bits that mean nothing", "I2", "I5")
-def gic_scribbles(world: World) -> None:
-    vmm = one(world, g.one_shot())
-
-    def scribble(vcpu: Vcpu, _ret: int) -> None:
-        vcpu.irq_level.value |= 0x100
-
-    vmm.on_exit = scribble
-
-
-@scenario("gic-registers", "a guest without a GICv3 writes ICC_SGI1R_EL1", "I1", kind="vhe-gicv3")
-def gic_registers(world: World) -> None:
-    def guest(_memory: Memory) -> Ops:
-        yield Msr(ICC_SGI1R, 1)
-        yield Store(END)
-
-    one(world, guest)
-
-
-@scenario("wfi-line-fiq", "WFI ended by the FIQ line alone", "I6")
-def wfi_line_fiq(world: World) -> None:
-    def guest(_memory: Memory) -> Ops:
-        yield Wfi()
+        yield Native("x5", 0)  # its interrupts are masked: it is the line that is looked at
+        yield Native("x5", 1)
         yield Store(END)
 
     one(world, guest, slow=True)
+    pulse(world, 0)
+
+
+@scenario("wfi-pulse", "a FIQ line that rises and falls while the guest goes to sleep", "I6")
+def wfi_pulse(world: World) -> None:
+    def guest(_memory: Memory) -> Ops:
+        yield from g.virtual(g.SOON)
+        yield Wfi()
+        yield Store(END)
+
+    one(world, guest)
+    pulse(world, 1)
+
+
+def pulse(world: World, line: int) -> None:
+    """A thread that raises a line of the vCPU and lowers it again at once."""
     (vcpu,) = world.vcpus
-    world.execution.add(
-        "device", lambda: void(world.ioctl("KVM_IRQ_LINE", lambda: world.irq_line(vcpu, True, 1)))
-    )
+
+    def body() -> None:
+        for level in (True, False):
+            world.ioctl("KVM_IRQ_LINE", partial(world.irq_line, vcpu, level, line))
+
+    world.execution.add("device", body)

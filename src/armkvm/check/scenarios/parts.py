@@ -5,15 +5,25 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from armkvm.check.guest import Guest
+from armkvm.abi import kvm as k
+from armkvm.abi import vgic as a
+from armkvm.check.guest import CheckCpu, Guest
 from armkvm.check.scenarios import scripts as g
 from armkvm.check.user import Vmm
 from armkvm.check.world import World
 from armkvm.kvm import Vcpu, Vm
+from armkvm.kvm.vgic_kvm_device import VgicDevice
 
 
 def void(_value: object) -> None:
     """A thread's body returns nothing."""
+
+
+def cpu_of(vcpu: Vcpu) -> CheckCpu:
+    """A vCPU's scripted CPU."""
+    cpu = vcpu.cpu
+    assert isinstance(cpu, CheckCpu)
+    return cpu
 
 
 def one(world: World, guest: Guest, irq: Guest | None = None, **attributes: Any) -> Vmm:
@@ -33,14 +43,33 @@ def place(vm: Vm) -> None:
     vm.arm_set_device_addr(1, g.GICC)
 
 
-def vgic_vm(world: World, name: str = "vcpu", *, emulated: int = 0, irqs: int = 1) -> Vmm:
-    """A VM with a GICv2 in the kernel, whose guest takes one interrupt of a timer."""
+def with_irqchip(world: World, guest: Guest, irq: Guest, name: str = "vcpu") -> Vmm:
+    """A VM with a GICv2 in the kernel, one vCPU, one thread."""
     vm = world.vm()
     vm.create_irqchip()
     place(vm)
     vmm = Vmm(world, vm)
+    vcpu = world.vcpu(vm, guest, irq)
+    world.execution.add(name, vmm.thread(vcpu))
+    return vmm
+
+
+def vgic_vm(world: World, name: str = "vcpu", *, emulated: int = 0, irqs: int = 1) -> Vmm:
+    """One whose guest takes so many interrupts of a timer."""
     handler = g.vgic_handler(move=g.SOON if irqs > 1 else 0)
-    vcpu = world.vcpu(vm, g.with_vgic(emulated=emulated, irqs=irqs), handler)
+    return with_irqchip(world, g.with_vgic(emulated=emulated, irqs=irqs), handler, name)
+
+
+def vgic_v3_vm(world: World, name: str = "vcpu") -> Vmm:
+    """The same with a GICv3, on a host that has one."""
+    vm = world.vm()
+    device = vm.create_device(k.KVM_DEV_TYPE_ARM_VGIC_V3)
+    assert isinstance(device, VgicDevice)
+    vmm = Vmm(world, vm)
+    vcpu = world.vcpu(vm, g.with_vgic_v3, g.vgic_v3_handler)
+    device.set_device_attr(a.KVM_DEV_ARM_VGIC_GRP_ADDR, a.KVM_VGIC_V3_ADDR_TYPE_DIST, g.GICD)
+    device.set_device_attr(a.KVM_DEV_ARM_VGIC_GRP_ADDR, a.KVM_VGIC_V3_ADDR_TYPE_REDIST, g.GICR)
+    device.set_device_attr(a.KVM_DEV_ARM_VGIC_GRP_CTRL, a.KVM_DEV_ARM_VGIC_CTRL_INIT)
     world.execution.add(name, vmm.thread(vcpu))
     return vmm
 

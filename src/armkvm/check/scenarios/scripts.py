@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from armkvm.check.guest import GICC_CTLR, GICC_EOIR, GICC_IAR, GICC_PMR, Guest, Memory
+from armkvm.check.guest import (
+    GICC_CTLR,
+    GICC_EOIR,
+    GICC_IAR,
+    GICC_PMR,
+    ICC_EOIR1,
+    ICC_IAR1,
+    ICC_IGRPEN1,
+    ICC_PMR,
+    Guest,
+    Memory,
+)
 from armkvm.check.user import END, EOI, IAR, MARK, SPURIOUS
-from armkvm.host.scripted import Load, Mask, Msr, Native, Op, Store, Wfi
+from armkvm.host.scripted import Load, Mask, Mrs, Msr, Native, Op, Store, Wfi
 
 Ops = Generator[Op, int, None]
 
@@ -14,8 +25,9 @@ SOON, LATER = 5_000, 9_000
 PHYSICAL_ZERO = 1 << 16  # the physical counter where the virtual one is 0: a scenario's start
 CNTP_TVAL, CNTP_CTL, CNTP_CVAL = (3, 3, 14, 2, 0), (3, 3, 14, 2, 1), (3, 3, 14, 2, 2)
 CNTPCT = (3, 3, 14, 0, 1)
-GICD, GICC = 0x800_0000, 0x801_0000
-VTIMER, PTIMER = 27, 30
+GICD, GICC, GICR = 0x800_0000, 0x801_0000, 0x80A_0000
+GICR_SGI = 0x1_0000  # the second frame of a redistributor
+VTIMER, PTIMER, PMU = 27, 30, 23
 
 
 def virtual(cval: int, ctl: int = 1) -> Ops:
@@ -81,15 +93,20 @@ def marks(*values: int) -> Ops:
         yield Store(MARK, value)
 
 
+def vgic_on(intid: int) -> Ops:
+    """Switch the GICv2 in the kernel on, and one private interrupt."""
+    yield Store(GICD + 0x100, 1 << intid)
+    yield Store(GICD, 1)
+    yield Store(GICC + GICC_PMR, 0xF0)
+    yield Store(GICC + GICC_CTLR, 1)
+
+
 def with_vgic(cval: int = SOON, *, emulated: int = 0, irqs: int = 1) -> Guest:
     """Interrupts through the GICv2 in the kernel."""
 
     def guest(memory: Memory) -> Ops:
         intid = PTIMER if emulated else VTIMER
-        yield Store(GICD + 0x100, 1 << intid)
-        yield Store(GICD, 1)
-        yield Store(GICC + GICC_PMR, 0xF0)
-        yield Store(GICC + GICC_CTLR, 1)
+        yield from vgic_on(intid)
         if emulated:
             yield from physical(emulated if irqs == 1 else 0)
         else:
@@ -107,15 +124,16 @@ def with_vgic(cval: int = SOON, *, emulated: int = 0, irqs: int = 1) -> Guest:
     return guest
 
 
-def vgic_handler(*, move: int = 0) -> Guest:
+def vgic_handler(*, move: int = 0, leave: tuple[int, ...] = ()) -> Guest:
     """The same handler through the interface that KVM maps: no exits."""
 
     def irq(memory: Memory) -> Ops:
         intid = yield Load(GICC + GICC_IAR)
         if intid == SPURIOUS:
             return
+        yield from marks(*leave)  # the interrupt stays active while user space runs
         if intid == VTIMER:
-            yield Native("cntv_ctl", 3)
+            yield Native("cntv_cval", move) if move and not memory.irqs else Native("cntv_ctl", 3)
         elif move and not memory.irqs:
             yield Msr(CNTP_CVAL, PHYSICAL_ZERO + move)
         else:
@@ -124,3 +142,23 @@ def vgic_handler(*, move: int = 0) -> Guest:
         yield Store(GICC + GICC_EOIR, intid)
 
     return irq
+
+
+def with_vgic_v3(memory: Memory) -> Ops:
+    """One interrupt of the virtual timer through the GICv3 in the kernel."""
+    yield Store(GICR + GICR_SGI + 0x100, 1 << VTIMER)
+    yield Store(GICD, 2)  # group 1
+    yield Msr(ICC_PMR, 0xF0)
+    yield Msr(ICC_IGRPEN1, 1)
+    yield from virtual(SOON)
+    yield from until(memory, 1)
+
+
+def vgic_v3_handler(memory: Memory) -> Ops:
+    """Its handler."""
+    intid = yield Mrs(ICC_IAR1)
+    if intid == SPURIOUS:
+        return
+    yield Native("cntv_ctl", 3)
+    memory.irqs += 1
+    yield Msr(ICC_EOIR1, intid)

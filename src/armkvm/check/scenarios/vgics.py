@@ -1,27 +1,19 @@
-"""Scenarios: an interrupt controller in the kernel, made before, during and after runs."""
+"""Scenarios: timers through an interrupt controller in the kernel."""
 
 from __future__ import annotations
 
-import errno
-
 from armkvm.abi import kvm as k
+from armkvm.abi import vgic as a
 from armkvm.check.guest import Memory
 from armkvm.check.scenario import scenario
 from armkvm.check.scenarios import scripts as g
-from armkvm.check.scenarios.parts import creator, one, place, vgic_vm
+from armkvm.check.scenarios.parts import place, vgic_v3_vm, vgic_vm, with_irqchip
 from armkvm.check.scenarios.scripts import Ops
-from armkvm.check.user import END, Vmm
-from armkvm.check.world import PSCI_FEATURES, World
-from armkvm.host.scripted import Native, Store
+from armkvm.check.user import END, MARK, Vmm
+from armkvm.check.world import World
+from armkvm.host.scripted import Mask, Msr, Native, Store, Wfi
 from armkvm.kvm import Vcpu
-
-
-def short(_memory: Memory) -> Ops:
-    """A guest whose timer is high from the start, and that is soon done."""
-    yield from g.virtual(0)
-    yield Native("x5", 1)
-    yield from g.marks(1)
-    yield Store(END)
+from armkvm.kvm.vgic_kvm_device import VgicDevice
 
 
 @scenario("vgic-timer", "a timer through the vgic", "I5", "I8")
@@ -39,131 +31,73 @@ def vgic_emulated_moved(world: World) -> None:
     vgic_vm(world, emulated=g.SOON, irqs=2)
 
 
-@scenario("late-vgic", "a vgic is made while a vCPU runs for the first time", "I9")
-def late_vgic(world: World) -> None:
-    vmm = one(world, short)
-    creator(world, vmm, (0, errno.EBUSY))
+@scenario("vgic-rearmed", "the handler moves the deadline, and the guest sleeps again", "I5", "I7")
+def vgic_rearmed(world: World) -> None:
+    def guest(memory: Memory) -> Ops:
+        yield from g.vgic_on(g.VTIMER)
+        yield from g.virtual(g.SOON)
+        yield from g.until(memory, 2)
+
+    with_irqchip(world, guest, g.vgic_handler(move=g.LATER))
 
 
-@scenario("late-vgic-twice", "two threads make a vgic, a vCPU runs", "I9")
-def late_vgic_twice(world: World) -> None:
-    vmm = one(world, short)
-    creator(world, vmm, (0, errno.EBUSY, errno.EEXIST, errno.EIO))
-    creator(world, vmm, (0, errno.EBUSY, errno.EEXIST, errno.EIO))
+@scenario("vgic-exit-in-handler", "user space runs while the timer's interrupt is active", "I7")
+def vgic_exit_in_handler(world: World) -> None:
+    def guest(memory: Memory) -> Ops:
+        yield from g.vgic_on(g.VTIMER)
+        yield from g.virtual(g.SOON)
+        yield Mask(False)
+        while not memory.irqs:
+            yield Wfi()
+        yield from g.marks(2)  # an exit: what is still pending comes now
+        yield Native("x5", 0)
+        yield Store(END)
+
+    with_irqchip(world, guest, g.vgic_handler(leave=(1,)))
 
 
-@scenario("late-vgic-failed-run", "a first run fails, then a vgic is made", "I9")
-def late_vgic_failed_run(world: World) -> None:
+@scenario("vgic-ghost", "an emulated timer fires and is switched off with interrupts masked", "I5",
+          "I7")  # fmt: skip
+def vgic_ghost(world: World) -> None:
+    def guest(_memory: Memory) -> Ops:
+        yield from g.vgic_on(g.PTIMER)
+        yield from g.physical(0)
+        yield from g.marks(1)
+        yield Msr(g.CNTP_CTL, 0)
+        yield Mask(False)
+        yield from g.marks(2)
+        world.monitor.seen["I7"] += 1
+        yield Store(END)
+
+    with_irqchip(world, guest, g.vgic_handler())
+
+
+@scenario("vgic-v3", "a timer through a GICv3, VHE host", "I5", "I7", "I8", kind="vhe-gicv3")
+def vgic_v3(world: World) -> None:
+    vgic_v3_vm(world)
+
+
+@scenario("vgic-user-writes", "user space writes the vgic's registers while the vCPU is stopped",
+          "I7", "I13")  # fmt: skip
+def vgic_user_writes(world: World) -> None:
     vm = world.vm()
-    vmm = Vmm(world, vm)
-    vcpu = world.vcpu(vm, short, init=False)
-
-    def body() -> None:
-        if world.run(vcpu) != -errno.ENOEXEC:
-            world.monitor.fail("I9", "a vCPU that was not initialised has run")
-        # It has not run, nobody is in an ioctl: it must be possible.
-        ret = world.ioctl("KVM_CREATE_IRQCHIP", vm.create_irqchip)
-        world.monitor.seen["I9"] += 1
-        if ret:
-            world.monitor.fail("I9", f"after a failed run: {errno.errorcode.get(ret, ret)}")
-        place(vm)
-        vcpu.arm_vcpu_init(features=PSCI_FEATURES)
-        vmm.loop(vcpu)
-
-    world.execution.add("vcpu", body)
-
-
-@scenario("late-vgic-no-init", "a vgic and KVM_ARM_VCPU_INIT race with runs that fail", "I9")
-def late_vgic_no_init(world: World) -> None:
-    vm = world.vm()
-    vmm = Vmm(world, vm)
-    vcpu = world.vcpu(vm, short, init=False)
-
-    def body() -> None:
-        world.run(vcpu)
-        world.ioctl("KVM_ARM_VCPU_INIT", lambda: vcpu.arm_vcpu_init(features=PSCI_FEATURES))
-        vmm.loop(vcpu)
-
-    world.execution.add("vcpu", body)
-    creator(world, vmm, (0, errno.EBUSY))
-
-
-@scenario("late-vgic-immediate-exit", "a run that ends at immediate_exit counts as one", "I9")
-def late_vgic_immediate_exit(world: World) -> None:
-    vm = world.vm()
-    vmm = Vmm(world, vm)
-    vcpu = world.vcpu(vm, short)
-
-    def body() -> None:
-        vcpu.run_struct.immediate_exit = 1
-        world.run(vcpu)
-        vcpu.run_struct.immediate_exit = 0
-        ret = world.ioctl("KVM_CREATE_IRQCHIP", vm.create_irqchip)
-        world.monitor.seen["I9"] += 1
-        if ret not in (errno.EBUSY, errno.EEXIST):
-            world.monitor.fail("I9", f"after immediate_exit: {errno.errorcode.get(ret, ret)}")
-        vmm.loop(vcpu)
-
-    world.execution.add("vcpu", body)
-
-
-@scenario("vgic-vcpu-race", "a vCPU and a vgic are made at the same time", "I9")
-def vgic_vcpu_race(world: World) -> None:
-    vm = world.vm()
+    device = vm.create_device(k.KVM_DEV_TYPE_ARM_VGIC_V2)
+    assert isinstance(device, VgicDevice)
+    place(vm)
     vmm = Vmm(world, vm)
 
-    def body() -> None:
-        made: list[Vcpu] = []
-        ret = world.ioctl("KVM_CREATE_VCPU", lambda: made.append(world.vcpu(vm, short)))
-        if ret:
-            world.monitor.fail("I9", f"KVM_CREATE_VCPU: {errno.errorcode.get(ret, ret)}")
-        vmm.loop(made[0])
+    def guest(memory: Memory) -> Ops:
+        yield from g.vgic_on(g.VTIMER)
+        yield Store(g.GICD + 0x180, 1 << g.VTIMER)  # off again: user space has the last word
+        yield from g.virtual(g.SOON)
+        yield from g.marks(1)
+        yield from g.until(memory, 1)
 
-    world.execution.add("vcpu", body)
-    creator(world, vmm, (0, errno.EBUSY))
+    def enable(vcpu: Vcpu, ret: int) -> None:
+        if ret == 0 and vcpu.run_struct.mmio.phys_addr == MARK:
+            world.monitor.seen["I13"] += 1
+            device.set_device_attr(a.KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0x100, 1 << g.VTIMER)
 
-
-@scenario("vgic-then-vcpu", "vCPU, vgic, vCPU: each has its private interrupts", "I9")
-def vgic_then_vcpu(world: World) -> None:
-    vm = world.vm()
-    vmm = Vmm(world, vm)
-    first = world.vcpu(vm, short)
-
-    def body() -> None:
-        world.ioctl("KVM_CREATE_IRQCHIP", vm.create_irqchip)
-        world.monitor.seen["I9"] += 1
-        place(vm)
-        second = world.vcpu(vm, short, number=1)
-        vmm.loop(first)
-        vmm.loop(second)
-
-    world.execution.add("vcpu", body)
-
-
-@scenario("irq-line-vgic-race", "KVM_IRQ_LINE while a vgic is made", "I10")
-def irq_line_vgic_race(world: World) -> None:
-    vm = world.vm()
-    vcpu = world.vcpu(vm, short)
-
-    def make() -> None:
-        world.ioctl("KVM_CREATE_IRQCHIP", vm.create_irqchip)
-
-    def line() -> None:
-        for kind, num, refused in (
-            (k.KVM_ARM_IRQ_TYPE_CPU, 0, True), (k.KVM_ARM_IRQ_TYPE_PPI, 20, False),
-        ):  # fmt: skip
-            word = kind << k.KVM_ARM_IRQ_TYPE_SHIFT | vcpu.vcpu_id << 16 | num
-            world.execution.point("KVM_IRQ_LINE")
-            vgic = vm.irqchip_in_kernel
-            try:
-                vm.irq_line(word, 0)
-                ret = 0
-            except OSError as error:
-                ret = error.errno or -1
-            expected = errno.ENXIO if vgic is refused else 0
-            world.monitor.seen["I10"] += 1
-            if ret != expected:
-                world.monitor.fail("I10", f"type {kind}: {errno.errorcode.get(ret, ret)}")
-
-    world.execution.add("creator", make)
-    world.execution.add("device", line)
+    vcpu = world.vcpu(vm, guest, g.vgic_handler())
+    vmm.on_exit = enable
+    world.execution.add("vcpu", vmm.thread(vcpu))
