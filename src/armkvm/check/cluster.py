@@ -2,8 +2,7 @@
 
 Dask itself gives the work of a lost worker to another one. Before the first piece of work the
 workers are asked who they are, since other code would give other results. Left out: asking those
-that come later; clusters that start workers only when there is work; TLS (Dask's own configuration
-has it).
+that come later; clusters that start workers only when there is work; TLS.
 """
 
 from __future__ import annotations
@@ -13,15 +12,19 @@ import hashlib
 import importlib
 import logging
 import platform
+import socket
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import armkvm
 
-CONNECT_SECONDS = 5
+CONNECT_SECONDS = 3
+LONGEST_GREETING = 1 << 20
 WORKERS_SECONDS = 10
 
 P = ParamSpec("P")
@@ -31,21 +34,29 @@ T = TypeVar("T")
 class Cluster(Executor):
     """The workers of a scheduler. Leaving it closes the connection and drops what is under way.
 
-    Raises ImportError without the package, ConnectionError when nobody answers, when there are no
-    workers, and when they run another Python or another armkvm.
+    Raises ImportError without the package, ValueError for what is no address, ConnectionError when
+    nobody answers, when there are no workers, and when they run another Python or another armkvm.
     """
 
     def __init__(self, address: str) -> None:
+        try:
+            spoken = greeting(*host_and_port(address))
+        except OSError as error:
+            raise ConnectionError(f"nobody answers at {address}: {_why(error)}") from error
+        if not 0 < spoken < LONGEST_GREETING:
+            raise ConnectionError(f"what listens at {address} is no Dask scheduler")
+        dask: Any = importlib.import_module("dask")
         distributed: Any = importlib.import_module("distributed")
         # Its own complaints would come in between our lines, and say less.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         try:
-            with warnings.catch_warnings():
+            limit = {"distributed.comm.timeouts.connect": CONNECT_SECONDS}
+            with warnings.catch_warnings(), dask.config.set(limit):
                 warnings.simplefilter("ignore")  # versions of packages that we do not use
                 self._client: Any = distributed.Client(
                     address, timeout=CONNECT_SECONDS, set_as_default=False
                 )
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise ConnectionError(f"no Dask scheduler answers at {address}") from error
         try:
             self._ask(address)
@@ -75,6 +86,32 @@ class Cluster(Executor):
         """Whoever wants a result has waited for it."""
         self._executor.shutdown(wait=False)
         self._client.close()
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Of tcp://HOST:PORT, or without the tcp://. ValueError for anything else."""
+    parts = urlsplit(address if "://" in address else f"tcp://{address}")
+    with suppress(ValueError):  # parts.port raises it
+        if parts.scheme == "tcp" and parts.hostname and parts.port is not None:
+            return parts.hostname, parts.port
+    raise ValueError(f"{address!r} is no address of a Dask scheduler (tcp://HOST:PORT)")
+
+
+def greeting(host: str, port: int) -> int:
+    """The length of what a scheduler says of itself to whoever connects; 0 if it says nothing.
+
+    Asked before Dask's own client, which waits long for those that are none.
+    """
+    with socket.create_connection((host, port), CONNECT_SECONDS) as connection:
+        length = b""
+        with suppress(TimeoutError):
+            while len(length) < 8 and (more := connection.recv(8 - len(length))):
+                length += more
+    return int.from_bytes(length, "little") if len(length) == 8 else 0
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from armkvm.check import farm
-from armkvm.check.cluster import Cluster
+from armkvm.check.cluster import Cluster, host_and_port
 from armkvm.check.job import Job, Token, replay
 from armkvm.check.mutants import MUTANTS
 from armkvm.check.properties import PROPERTIES
@@ -143,6 +143,10 @@ def _executor(args: argparse.Namespace) -> tuple[farm.Make, int | None]:
         return lambda: farm.Pool(args.jobs), args.jobs
     if importlib.util.find_spec("distributed") is None:
         raise UsageError("--executor needs the package distributed (the extra armkvm[dask])")
+    try:
+        host_and_port(args.executor)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     return lambda: Cluster(args.executor), None
 
 
