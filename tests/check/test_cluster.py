@@ -81,7 +81,7 @@ def test_a_worker_that_is_killed_loses_nothing(dask: Any, expected: list[Result]
     killer = threading.Thread(target=kill_one_at_work)
     killer.start()
     complete: list[Job] = []
-    results = farm.explore(make(dask), JOBS, advance=complete.append)
+    results = farm.explore(make(dask), JOBS, ended=lambda job, _result: complete.append(job))
     killer.join()
     assert len(killed) == 1
     assert [timeless(r) for r in results] == expected
