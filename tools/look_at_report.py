@@ -19,9 +19,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 WIDTHS = (1280, 400)
 PART = 2400  # pixels of a picture's height: browsers draw no surface of any height
+MOST = 8  # complaints of a kind
 LEAST = 500  # a headless window is not narrower than this: the page is in a frame
 
 # The frame is of the page's own origin by srcdoc, so that this script may measure inside.
@@ -36,14 +38,15 @@ frame.onload = () => {{
   said.height = d.documentElement.scrollHeight;
   const name = e => e.tagName.toLowerCase() + (e.className ? "." + e.className : "")
     + " " + e.textContent.slice(0, 40);
+  const over = e => e.scrollWidth > e.clientWidth + 1;
   for (const e of d.body.querySelectorAll("*")) {{
     const box = e.getBoundingClientRect(), style = frame.contentWindow.getComputedStyle(e);
     if (style.clipPath !== "none" || e.closest("thead") && e.closest(".list")) continue;
     if (box.width && box.right > {width} + 1 && !e.closest(".scroll")) said.wide.push(name(e));
     const scrolls = style.overflowX === "auto" || style.overflowX === "scroll";
-    if (style.display !== "inline" && e.clientWidth && e.scrollWidth > e.clientWidth + 1
-        && !scrolls && !e.matches("html, body")) said.cut.push(name(e));
-    if (scrolls && e.scrollWidth > e.clientWidth + 1) (said.scrolls ??= []).push(
+    if (style.display !== "inline" && e.clientWidth && over(e) && !scrolls
+        && ![...e.children].some(over)) said.cut.push(name(e));
+    if (scrolls && over(e)) (said.scrolls ??= []).push(
       e.textContent.slice(0, 40) + " " + e.scrollWidth + " in " + e.clientWidth);
   }}
   document.querySelector("#said").textContent = JSON.stringify(said);
@@ -79,11 +82,14 @@ def main() -> int:
         for width in WIDTHS:
             write(page, source, width, 1000, 0)
             said = measured(browse(chromium, page, "--dump-dom"))
-            height = int(said["height"])
+            height = said["height"]
             print(f"{width} px: page {said['page']} wide, {height} high")
             for kind in ("wide", "cut", "scrolls"):
-                for what in said.get(kind, []):
+                found = said.get(kind, [])
+                for what in found[:MOST]:
                     print(f"  {kind}: {what}")
+                if len(found) > MOST:
+                    print(f"  {kind}: {len(found) - MOST} more")
             fine &= said["page"] <= width and not said["wide"] and not said["cut"]
             for dark in (False, True):
                 theme = ["--blink-settings=preferredColorScheme=0"] if dark else []
@@ -107,11 +113,11 @@ def write(page: Path, source: str, width: int, height: int, top: int) -> None:
     page.write_text(PAGE.format(width=width, height=height, top=top, page=source), encoding="utf-8")
 
 
-def measured(dom: str) -> dict[str, object]:
+def measured(dom: str) -> dict[str, Any]:
     """What the script has found."""
     found = re.search(r"<pre id=\"said\">(.*?)</pre>", dom, re.DOTALL)
     assert found is not None
-    said: dict[str, object] = json.loads(html.unescape(found[1]))
+    said: dict[str, Any] = json.loads(html.unescape(found[1]))
     return said
 
 

@@ -154,11 +154,14 @@ def _properties(run: Run) -> str:
         broken = sum(v.found.prop == prop.name for v in run.violations())
         rows.append((
             ("", prop.name), ("", prop.kind), ("", escape(prop.sentence)),
-            ("", escape(prop.source)), ("n", str(reached[prop.name])),
+            ("", escape(prop.source)), ("n", str(reached[prop.name] or "–")),
             ("n", f"<b class=bad>{broken}</b>" if broken else "0"),
         ))  # fmt: skip
     unit = "mutants" if run.mutants else "explorations"
-    caption = f"Reached: scenarios in which its trigger was counted. Violated: {unit}"
+    caption = (
+        f"Reached: scenarios in which its trigger was counted (–: none, or looked at throughout). "
+        f"Violated: {unit}"
+    )
     return _table("Properties", caption, heads, rows)
 
 

@@ -42,7 +42,9 @@ caption{text-align:left;color:var(--soft);font-size:.85rem;padding:.25rem 0}
 border-bottom:1px solid var(--rule);overflow-wrap:break-word}
 .list thead th{font-size:.85rem;color:var(--soft);font-weight:600;vertical-align:bottom;
 white-space:nowrap}
-.list tbody th{font-weight:600;white-space:nowrap}
+.list tbody th{font-weight:600}
+@media(min-width:64rem){.list tbody th{white-space:nowrap}.list td[data-l^=what]{min-width:15rem}
+.list td[data-l=result]{min-width:17rem}.list td[data-l=commit]{overflow-wrap:anywhere}}
 .list .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 section.v{border-top:1px solid var(--rule);padding-top:1.5rem;margin-top:2rem}
 .token{display:block;background:var(--card);border-radius:.4rem;padding:.5rem .8rem;
@@ -54,7 +56,7 @@ figure{margin:1rem 0}
 figcaption{font-weight:600}
 .steps{table-layout:fixed;font-size:.8125rem;line-height:1.3}
 .steps caption{font-family:system-ui,sans-serif}
-.cn{width:3.6em}.cu{width:4.2em}.cw{width:2.5em}.cc{width:2.8em}.cp{width:4.2em}
+.cn{width:3.6em}.cu{width:4.2em}.cw{width:2.5em}.cc{width:2.8em}.cp{width:5em}
 .steps th,.steps td{padding:.16rem .3rem;text-align:left;vertical-align:top;font-weight:400}
 .steps thead th{color:var(--soft);vertical-align:bottom;border-bottom:1px solid var(--rule);
 background:var(--bg)}
@@ -87,7 +89,7 @@ left:.5em;right:.6em;border:0 solid var(--wave)}
 .steps tr.bad .n,.steps tr.bad .on{color:var(--bad);font-weight:700}
 .steps tbody tr.bad .on:nth-child(n){border-left-color:var(--bad)}
 @media(max-width:40rem){
-body{padding:1rem .75rem 3rem}
+body{padding:1rem .5rem 3rem}
 dl.sum{grid-template-columns:repeat(auto-fill,minmax(7rem,1fr));gap:.5rem}
 dl.fact{grid-template-columns:1fr;gap:0}
 dl.fact dd{margin-bottom:.4rem}
@@ -101,15 +103,17 @@ padding:.05rem 0;text-align:left;white-space:normal}
 .list td:empty{display:none}
 .scroll{overflow-x:auto}
 .steps{table-layout:auto;font-size:.75rem}
+.steps th,.steps td{padding-left:.15rem;padding-right:.15rem}
 .steps colgroup,.steps .u,.steps .t{display:none}
-.steps td.on{display:table-cell;width:100%;min-width:6.2em;overflow-wrap:anywhere}
+.steps td.on{display:table-cell;width:100%;min-width:4.6em;overflow-wrap:anywhere}
 .steps td.on::before{content:attr(data-t) ": ";color:var(--soft)}
 .steps th.u+th.t{display:table-cell}
 .steps th.u+th.t span{display:none}
 .steps th.u+th.t::before{content:"thread"}
-.steps th.w,.steps .l,.steps .h,.steps .r,.steps .f,.steps .x{min-width:1.1em;padding:0}
+.steps th.w,.steps .l,.steps .h,.steps .r,.steps .f,.steps .x{min-width:.95em;padding:0}
 .l::before,.h::before,.r::before,.f::before{left:.25em;right:.25em}
 .steps .c{padding-left:.2em;padding-right:.1em}
+.steps .p{font-size:.65rem}
 .steps .n{padding-left:0}
 .steps th.w span{margin-left:0}
 }

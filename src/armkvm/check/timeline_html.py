@@ -145,7 +145,7 @@ def _cells(now: Sample, was: Sample | None, block: list[Lane]) -> Iterator[str]:
             yield f"<td class='{'r' if level else 'f'}{begins}'>{level}</td>"
     moved = was is None or was.pc != now.pc
     yield f"<td class=c>{'–' if now.cpu is None else now.cpu}</td>"
-    yield f"<td class='c{'' if moved else ' same'}'>{now.pc:#04x}</td>"
+    yield f"<td class='c p{'' if moved else ' same'}'>{now.pc:x}</td>"
 
 
 def legend() -> str:

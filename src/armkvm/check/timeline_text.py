@@ -48,7 +48,7 @@ def text(
     blocks = [lanes(timeline, n) for n in range(len(timeline.vcpus))]
     first = 0 if last is None else max(len(timeline.steps) - last, 0)
     widths = [
-        max(_LANE * len(block) + 8, len(name))
+        max(_LANE * len(block) + 10, len(name))
         for block, name in zip(blocks, timeline.vcpus, strict=True)
     ]
     left = 16 + 2 * len(timeline.threads)
@@ -123,7 +123,7 @@ class _Drawing:
             was = before.vcpus[n] if before is not None and n < len(before.vcpus) else now
             waves = "".join(self._wave(now, was, lane).ljust(_LANE) for lane in block)
             cpu = "-" if now.cpu is None else str(now.cpu)
-            parts.append(f"{waves}{cpu:<3} {now.pc:#04x}".ljust(width))
+            parts.append(f"{waves}{cpu:<3} {now.pc:x}".ljust(width))
         return "".join("  " + part for part in parts)
 
     def _wave(self, now: Sample, was: Sample, lane: Lane) -> str:
@@ -169,5 +169,5 @@ def _changes(step: Step, before: Step | None, vcpu: int, block: list[Lane]) -> l
     if was is None or was.cpu != now.cpu:
         words.append("not loaded" if now.cpu is None else f"on CPU {now.cpu}")
     if was is None or was.pc != now.pc:
-        words.append(f"pc {now.pc:#04x}")
+        words.append(f"pc {now.pc:x}")
     return words
