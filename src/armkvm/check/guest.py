@@ -82,7 +82,7 @@ class CheckCpu(ScriptedCpu):
             self.restart(begins)
         entry = True
         # What the last exit left there is read by nobody: one state less.
-        state.esr_el2 = state.far_el2 = state.hpfar_el2 = 0
+        state.esr_el2 = state.far_el2 = state.hpfar_el2 = self.vcpu.esr = 0
         while True:
             self.entered = True
             world.execution.point("guest", self.vcpu)

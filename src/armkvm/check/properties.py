@@ -257,6 +257,7 @@ class Monitor:
         pcpu = vcpu.pcpu
         assert pcpu is not None
         w.emulated = isinstance(op, Wfi | Msr | Mrs)
+        w.pc = -1  # from here on it counts where the guest stops
         if vcpu.vm.irqchip_in_kernel:
             self._entered_with_vgic(vcpu, pcpu, actual)
         else:
