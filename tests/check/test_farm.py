@@ -20,7 +20,7 @@ from armkvm.check import farm, job
 from armkvm.check.job import Job
 from armkvm.check.search import Bound, Found, Result
 
-SMALL = Bound(schedules=40, seconds=1e9, samples=50)
+SMALL = Bound(schedules=15, seconds=1e9, samples=30)
 JOBS = [
     Job("timer-past", bound=SMALL),
     Job("two-vms", bound=SMALL),
@@ -33,7 +33,7 @@ JOBS = [
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bounded scenario's random schedules are three pieces."""
-    monkeypatch.setattr(job, "CHUNK", 20)
+    monkeypatch.setattr(job, "CHUNK", 12)
 
 
 def timeless(result: Result) -> Result:
