@@ -44,7 +44,8 @@ border-bottom:1px solid var(--rule);overflow-wrap:break-word}
 white-space:nowrap}
 .list tbody th{font-weight:600}
 @media(min-width:64rem){.list tbody th{white-space:nowrap}.list td[data-l^=what]{min-width:15rem}
-.list td[data-l=result]{min-width:17rem}.list td[data-l=commit]{overflow-wrap:anywhere}}
+.list td[data-l=result]{min-width:17rem}.list td[data-l=commit]{overflow-wrap:anywhere;
+min-width:8.75rem}}
 .list .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 section.v{border-top:1px solid var(--rule);padding-top:1.5rem;margin-top:2rem}
 .token{display:block;background:var(--card);border-radius:.4rem;padding:.5rem .8rem;

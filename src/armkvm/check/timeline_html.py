@@ -56,7 +56,7 @@ def figure(timeline: Timeline, caption: str) -> str:
 def _table(timeline: Timeline, start: int, end: int) -> str:
     blocks = [lanes(timeline, n) for n in range(len(timeline.vcpus))]
     rows = "".join(
-        _row(timeline, blocks, n, timeline.steps[n - 1] if n > start else None)
+        _row(timeline, blocks, n, timeline.steps[n - 1] if n else None, n == start)
         for n in range(start, end)
     )
     return (
@@ -96,7 +96,9 @@ def _head(timeline: Timeline, blocks: list[list[Lane]]) -> str:
     )
 
 
-def _row(timeline: Timeline, blocks: list[list[Lane]], n: int, before: Step | None) -> str:
+def _row(
+    timeline: Timeline, blocks: list[list[Lane]], n: int, before: Step | None, begins: bool
+) -> str:
     step = timeline.steps[n]
     classes = [name for name, is_so in (
         ("dev", step.deviates), ("bad", step.fails),
@@ -105,7 +107,8 @@ def _row(timeline: Timeline, blocks: list[list[Lane]], n: int, before: Step | No
     mark = "✗" if step.fails else "▶" if step.deviates else ""
     said = "fails here" if step.fails else "deviation" if step.deviates else ""
     title = f" title='{said}'" if said else ""
-    time = f"{step.ns / 1000:.1f}" if before is None or before.ns != step.ns else ""
+    moved = begins or before is None or before.ns != step.ns
+    time = f"{step.ns / 1000:.1f}" if moved else ""
     cells = "".join(_thread(step, t, name) for t, name in enumerate(timeline.threads))
     cells += "".join(
         _lines(step, before, v, block) for v, block in enumerate(blocks)

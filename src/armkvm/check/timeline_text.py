@@ -51,7 +51,7 @@ def text(
         max(_LANE * len(block) + 10, len(name))
         for block, name in zip(blocks, timeline.vcpus, strict=True)
     ]
-    left = 16 + 2 * len(timeline.threads)
+    left = 15 + 2 * len(timeline.threads)
     room = width - left - sum(w + 2 for w in widths)
     if room < _LEAST:
         return list(_narrow(timeline, blocks, max(width, 40), draw.then, first))
@@ -97,11 +97,12 @@ class _Drawing:
         """The steps from number `first` on."""
         steps = self.timeline.steps
         for n in range(first, len(steps)):
-            yield from self._step(n, steps[n], steps[n - 1] if n > first else None)
+            yield from self._step(n, steps[n], steps[n - 1] if n else None, n == first)
 
-    def _step(self, n: int, step: Step, before: Step | None) -> Iterator[str]:
+    def _step(self, n: int, step: Step, before: Step | None, begins: bool) -> Iterator[str]:
         draw = self.draw
-        time = f"{step.ns / 1000:>8.1f}" if before is None or before.ns != step.ns else " " * 8
+        moved = begins or before is None or before.ns != step.ns
+        time = f"{step.ns / 1000:>8.1f}" if moved else " " * 8
         mark = "!" if step.fails else ">" if step.deviates else " "
         dots = " ".join(
             draw.acts if step.actor == t else draw.waits for t in range(len(self.timeline.threads))
