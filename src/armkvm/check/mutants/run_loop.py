@@ -1,21 +1,26 @@
-"""Mutants: the run loop, lines and kicks, PSCI, reset, registers, teardown."""
+"""Mutants: the run loop, lines and kicks, PSCI, reset, save and restore, closing."""
 
 from __future__ import annotations
 
 import errno
+from typing import Any
 
+from armkvm.check.locks import get_ident
 from armkvm.check.mutants.table import mutant
 from armkvm.check.patching import Patch
 from armkvm.host import sched
 from armkvm.host.hrtimer import Hrtimer
-from armkvm.kvm import block, irq_line, psci, reset, run
+from armkvm.kvm import block, irq_line, one_reg, psci, reset, run, vgic_irq
 from armkvm.kvm import kvm_host as h
 from armkvm.kvm.arch_timer import ArchTimer
 from armkvm.kvm.vcpu import Vcpu
+from armkvm.kvm.vgic_irq import VgicIrq
+from armkvm.kvm.vgic_mmio import VgicIoDevice
 
 
-@mutant("line-without-kick", "325f9c649c8a", "a line is set and the vCPU is not told: it sees it "
-        "at some later exit", "line-running", "wfi-line")  # fmt: skip
+@mutant("line-without-request", "325f9c649c8a", "I6", "a line is set and the vCPU woken, without a "
+        "request: one that is about to enter sees it at some later exit",
+        "line-running")  # fmt: skip
 def _(p: Patch) -> None:
     def line(vcpu: Vcpu, num: int, level: bool) -> None:
         bit = h.HCR_VI if num == 0 else h.HCR_VF
@@ -23,12 +28,13 @@ def _(p: Patch) -> None:
             vcpu.hcr = vcpu.hcr | bit if level else vcpu.hcr & ~bit
         if vcpu.point is not None:
             vcpu.point(sched.LINE_SET, vcpu)
+        vcpu.wake_up()
 
     p.set(irq_line, "vcpu_interrupt_line", line)
 
 
-@mutant("suspend-skips-wfi", "PSCI CPU_SUSPEND (2022)", "CPU_SUSPEND sleeps without what WFI "
-        "prepares", "psci-suspend")  # fmt: skip
+@mutant("suspend-skips-wfi", "a867e9d0cc15", "I6", "CPU_SUSPEND sleeps without what WFI prepares",
+        "psci-suspend")  # fmt: skip
 def _(p: Patch) -> None:
     def halt(vcpu: Vcpu) -> None:
         vcpu.task.woken = False
@@ -38,9 +44,8 @@ def _(p: Patch) -> None:
     p.set(psci, "kvm_vcpu_halt", halt)
 
 
-@mutant("pc-not-committed", "26e0aabb38a6", "a device access is completed after immediate_exit is "
-        "looked at: user space sees an old PC and the access twice", "immediate-exit",
-        "save-restore")  # fmt: skip
+@mutant("pc-not-committed", "26e0aabb38a6", "I4", "a device access is completed after "
+        "immediate_exit is looked at: user space sees an old PC", "immediate-exit")  # fmt: skip
 def _(p: Patch) -> None:
     real = run.kvm_arch_vcpu_ioctl_run
 
@@ -52,13 +57,17 @@ def _(p: Patch) -> None:
     p.set(run, "kvm_arch_vcpu_ioctl_run", ioctl_run)
 
 
-@mutant("reset-keeps-timer", "kvm_timer_vcpu_reset()", "a reset leaves the timers on", "reset")
+# reset
+
+
+@mutant("reset-keeps-timer", "not known (kvm_timer_vcpu_reset())", "I12",
+        "a reset leaves the timers on", "reset")  # fmt: skip
 def _(p: Patch) -> None:
     p.set(ArchTimer, "reset", lambda self: None)
 
 
-@mutant("reset-drops-lines", "before 6.x (HCR reset)", "a reset lowers lines that user space "
-        "drives", "reset")  # fmt: skip
+@mutant("reset-drops-lines", "not known (vcpu_reset_hcr())", "I12", "a reset lowers lines that "
+        "user space drives", "reset")  # fmt: skip
 def _(p: Patch) -> None:
     real = reset.kvm_reset_vcpu
 
@@ -69,30 +78,72 @@ def _(p: Patch) -> None:
     p.set(reset, "kvm_reset_vcpu", kvm_reset_vcpu)
 
 
-@mutant("timer-outlives-vcpu", "vgic and timer teardown", "a vCPU goes and leaves its soft timer "
-        "armed", "close-pending")  # fmt: skip
+# save and restore
+
+
+@mutant("cpu-on-not-saved", "6826c6849b46", "I13", "user space reads the registers of a vCPU "
+        "before the CPU_ON that is pending for it", "psci-saved")  # fmt: skip
 def _(p: Patch) -> None:
-    real = Vcpu.destroy
-
-    def destroy(self: Vcpu) -> None:
-        p_cancel = Hrtimer.cancel
-        try:
-            Hrtimer.cancel = lambda self: None  # type: ignore[method-assign]
-            real(self)
-        finally:
-            Hrtimer.cancel = p_cancel  # type: ignore[method-assign]
-
-    p.set(Vcpu, "destroy", destroy)
-    p.set(ArchTimer, "unblocking", lambda self: None)
+    p.set(Vcpu, "_pending_reset", lambda self: None)
 
 
-@mutant("ids-of-their-names", "KVM_REG_ARM_TIMER_CVAL/CNT", "CVAL and CNT are taken by the names "
-        "of their encodings", "counter", "save-restore")  # fmt: skip
+@mutant("saved-id-refused", 'not known ("Make all 32bit ID registers fully writable", 6.18)', "I13",
+        "an ID register that the first run has changed is not taken back by a new vCPU",
+        "save-restore-vhe")  # fmt: skip
+def _(p: Patch) -> None:
+    def identity(vcpu: Vcpu, enc: tuple[int, int, int, int, int], value: int) -> None:
+        if value != vcpu.cpu.get_sysreg(*enc):
+            raise OSError(errno.EINVAL, "read-only")
+
+    p.set(one_reg, "_identity", identity)
+
+
+@mutant("restore-wants-running", "41ee52ecbcdc", "I0", "user space's writes to the vgic ask the "
+        "vCPU that is running for its timer's level, and there is none",
+        "vgic-user-writes")  # fmt: skip
+def _(p: Patch) -> None:
+    def uaccess_write(self: VgicIoDevice, vcpu: Vcpu, addr: int, value: int) -> int:
+        region = self.find(vcpu, addr, 4)
+        return 0 if region is None else region.write(vcpu, addr, 4, value) or 0
+
+    def phys_line_level(self: VgicIrq) -> bool:
+        assert self.target_vcpu is not None
+        me = get_ident()
+        on_cpus = [pcpu.vcpu for pcpu in self.target_vcpu.vm.host.pcpus]
+        running: Any = next((v for v in on_cpus if v is not None and v.pid == me), None)
+        timers = running.arch_timer.timers
+        return any(t.irq == self.intid and t.should_fire() for t in timers)
+
+    p.set(VgicIoDevice, "uaccess_write", uaccess_write)
+    p.set(vgic_irq.VgicIrq, "phys_line_level", phys_line_level)
+
+
+@mutant("ids-of-their-names", "290a6bb06de9", "I11", "CVAL and CNT are taken by the names of their "
+        "encodings", "counter")  # fmt: skip
 def _(p: Patch) -> None:
     from armkvm.abi import regs
-    from armkvm.kvm import one_reg
 
     table = dict(one_reg._TIMER_REGS)
     cnt, cval = regs.KVM_REG_ARM_TIMER_CNT, regs.KVM_REG_ARM_TIMER_CVAL
     table[cnt], table[cval] = table[cval], table[cnt]
     p.set(one_reg, "_TIMER_REGS", table)
+
+
+# closing
+
+
+@mutant("timer-outlives-vcpu", "not known (kvm_timer_vcpu_terminate())", "I15", "a vCPU goes and "
+        "leaves its soft timer armed", "close-pending")  # fmt: skip
+def _(p: Patch) -> None:
+    real = Vcpu.destroy
+
+    def destroy(self: Vcpu) -> None:
+        timers: tuple[Hrtimer, ...] = (self.arch_timer.bg_timer, self.arch_timer.ptimer.hrtimer)
+        armed = [(timer, timer._base, timer.expires) for timer in timers]
+        real(self)
+        for timer, base, expires in armed:
+            if base is not None:
+                timer.start(base, expires)
+
+    p.set(Vcpu, "destroy", destroy)
+    p.set(ArchTimer, "unblocking", lambda self: None)

@@ -1,8 +1,9 @@
 """What a mutant is, and the table of all of them.
 
-A bug of history, put back: a few lines in the place of the current code, named by its commit. A
-mutant names the scenarios in which to look for it, the likeliest first. Where the code of then has
-no counterpart today (static keys), the mutant brings as much of it along as the bug needs.
+A bug of history, put back: a few lines in the place of the current code, named by its commit. That
+is the commit which mended it, or where nobody knows that, the one which brought it. A mutant names
+the property that it violates, and the scenarios in which to look for it, the likeliest first. Where
+the code of then has no counterpart today (static keys), it brings as much along as the bug needs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 
 from armkvm.check.patching import Patch
 
+Apply = Callable[[Patch], None]
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -19,8 +22,9 @@ class Mutant:
 
     name: str
     commit: str
+    prop: str
     what: str
-    apply: Callable[[Patch], None]
+    apply: Apply
     scenarios: tuple[str, ...]
 
 
@@ -28,12 +32,12 @@ MUTANTS: dict[str, Mutant] = {}
 
 
 def mutant(
-    name: str, commit: str, what: str, *scenarios: str
-) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+    name: str, commit: str, prop: str, what: str, *scenarios: str
+) -> Callable[[Apply], Apply]:
     """Register one."""
 
-    def register(apply: Callable[[Patch], None]) -> Callable[[Patch], None]:
-        MUTANTS[name] = Mutant(name, commit, what, apply, scenarios)
+    def register(apply: Apply) -> Apply:
+        MUTANTS[name] = Mutant(name, commit, prop, what, apply, scenarios)
         return apply
 
     return register

@@ -7,18 +7,19 @@ from armkvm.check.mutants.table import mutant
 from armkvm.check.patching import Patch
 
 
-@mutant("vmm-wrong-ppi", "VirtualBox NEMR3Native-linux-armv8.cpp", "the physical timer's bit moves "
-        "the virtual timer's interrupt", "timer-emulated")  # fmt: skip
+@mutant("vmm-wrong-ppi", "VirtualBox 4908d8d1a85c", "I14", "the physical timer's bit moves the "
+        "virtual timer's interrupt", "timer-emulated")  # fmt: skip
 def _(p: Patch) -> None:
     p.set(user.Vmm, "forwards", ((1, 27), (2, 27)))
 
 
-@mutant("vmm-wrong-capability", "ruvm", "asks for capability 148, not 144", "timer-past")
+@mutant("vmm-wrong-capability", "tamnd/ruvm", "I14", "asks for capability 148, not 144",
+        "timer-past")  # fmt: skip
 def _(p: Patch) -> None:
     p.set(user.Vmm, "cap_user_irq", 148)
 
 
-@mutant("vmm-one-bit", "gem5 base_cpu.cc", "only the virtual timer's bit is looked at",
+@mutant("vmm-one-bit", "gem5 base_cpu.cc", "I14", "only the virtual timer's bit is looked at",
         "timer-emulated")  # fmt: skip
 def _(p: Patch) -> None:
     p.set(user.Vmm, "forwards", ((1, 27),))

@@ -154,7 +154,11 @@ def irq_line_vgic_race(world: World) -> None:
     world.execution.add("device", line)
 
 
-@scenario("late-vgic-failed-enable", "a first run fails at the PMU, then a vgic is made", "I9")
+@scenario(
+    "late-vgic-failed-enable",
+    "a first run fails at the PMU; another init, and a vgic",
+    "I9",
+)
 def late_vgic_failed_enable(world: World) -> None:
     vm = world.vm()
     vmm = Vmm(world, vm)
@@ -166,6 +170,8 @@ def late_vgic_failed_enable(world: World) -> None:
         ret = world.run(vcpu)
         if ret not in (-errno.EINVAL, -errno.ENXIO):
             world.monitor.fail("I9", f"a vCPU whose PMU was not initialised has run: {ret}")
+        features = PSCI_FEATURES | 1 << k.KVM_ARM_VCPU_PMU_V3
+        world.ioctl("KVM_ARM_VCPU_INIT", lambda: vcpu.arm_vcpu_init(features=features))
 
     world.execution.add("vcpu", body)
     creator(world, vmm, (0, errno.EBUSY))
