@@ -11,7 +11,7 @@ from armkvm.check.listing import assembly
 from armkvm.check.timeline import USER, Sample, Step, Timeline, lanes, what
 from armkvm.check.timeline_text import ASCII, UNICODE, glyphs, text
 from armkvm.check.user import END, IAR
-from armkvm.host.scripted import Hvc, Load, Mask, Mrs, Msr, Native, Run, Store, Wfe, Wfi
+from armkvm.host.scripted import Hvc, Load, Mask, Mrs, Msr, Native, Op, Run, Store, Wfe, Wfi
 
 LATE = "timer-future/current/no-notification/0.1"  # a deadline passes while the guest runs
 LOW = Sample(0, 0, 0, 0, None, None, 0, 0, None, 0, None)
@@ -148,7 +148,7 @@ def test_a_stream_that_has_no_box_drawing() -> None:
 
 
 def test_the_guest_in_assembly() -> None:
-    operations = {
+    operations: dict[Op, str] = {
         Native("cntv_ctl", 1): "msr cntv_ctl_el0, 1",
         Native("x5", 7): "mov x5, 7",
         Msr((3, 3, 14, 2, 2), 0xFFFF_FFFF): "msr cntp_cval_el0, 0xffffffff",
