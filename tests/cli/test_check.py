@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -54,3 +57,45 @@ def test_the_report_is_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_unknown_names(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", *arguments]) == Code.USAGE
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "code"), [("somewhere", Code.USAGE), ("tcp://127.0.0.1:1", Code.HOST)]
+)
+def test_a_cluster_that_is_none(
+    address: str, code: Code, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "timer-past", "--executor", address]) == code
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert address in err
+
+
+def test_a_cluster_without_the_package(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["check", "timer-past", "--executor", "tcp://127.0.0.1:1"]) == Code.USAGE
+    assert "armkvm[dask]" in capsys.readouterr().err
+
+
+def test_interrupted() -> None:
+    program = (
+        "import sys, armkvm.cli.check\n"
+        "from armkvm.cli.main import main\n"
+        "print('ready', flush=True)\n"
+        "sys.exit(main(['check', 'two-vms', 'two-vcpus']))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.5)
+        # As from a terminal: everybody in the group gets it.
+        os.killpg(process.pid, signal.SIGINT)
+        began = time.monotonic()
+        out, err = process.communicate(timeout=30)
+    assert time.monotonic() - began < 10
+    assert (process.returncode, out, err) == (Code.INTERRUPTED, b"", b"")

@@ -19,9 +19,11 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from armkvm.check import job
 from armkvm.check.job import Job, Sample
@@ -178,11 +180,22 @@ class Pool(ProcessPoolExecutor):
     """
 
     def __init__(self, processes: int) -> None:
-        methods = multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-        if "forkserver" in methods:
+        self.size = processes
+        kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        context = multiprocessing.get_context(kind)
+        if kind == "forkserver":
             context.set_forkserver_preload([job.__name__])
         super().__init__(processes, mp_context=context, initializer=_begin)
+
+    def __enter__(self) -> Self:
+        try:
+            # Interrupted while it starts, a process would end in a traceback of its own.
+            with _uninterrupted():
+                wait([self.submit(os.getpid) for _ in range(self.size)])
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
 
     def __exit__(
         self,
@@ -195,6 +208,20 @@ class Pool(ProcessPoolExecutor):
             for process in list((self._processes or {}).values()):
                 process.kill()
         self.shutdown(wait=True, cancel_futures=kind is not None)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the end, here and for good in processes that are started inside."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it would let the signal through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin() -> None:
