@@ -39,10 +39,13 @@ IRQ: Final = (
     "active", "active_source", "enabled", "group", "hw", "line_level", "pending_latch", "priority",
     "source",
 )  # fmt: skip
+# Its counters do not count here: they would with instructions, which take no time.
+PMU: Final = ("created", "irq_level", "pmcr", "pmcnten", "pminten", "pmovs")
 DIST: Final = ("initialized", "ready", "enabled", "nr_spis", "vgic_dist_base", "vgic_cpu_base")
 
 _vcpu, _vm = attrgetter(*VCPU), attrgetter(*VM)
 _pcpu, _irq, _dist = attrgetter(*PCPU), attrgetter(*IRQ), attrgetter(*DIST)
+_pmu = attrgetter(*PMU)
 _DEADLINES = tuple(
     getattr(State, name).offset for name in ("cntv_cval", "cntp_cval", "hyp_deadline_ns")
 )
@@ -140,6 +143,7 @@ def _vcpu_key(vcpu: Vcpu, when: When) -> tuple[object, ...]:
         vcpu.task.woken and (vcpu.blocking or vcpu.stopped or vcpu.pause),
         vcpu.mutex.locked(),
         _vgic_key(vcpu) if vcpu.vgic_cpu is not None else None,
+        _pmu(vcpu.pmu) if vcpu.pmu is not None else None,
     )  # fmt: skip
 
 
