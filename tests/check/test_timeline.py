@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 
+from armkvm.check import locks
+from armkvm.check.actors import Execution, Violation
 from armkvm.check.job import Token, replay
 from armkvm.check.listing import assembly
-from armkvm.check.timeline import USER, Sample, Step, Timeline, lanes, what
+from armkvm.check.scenarios import SCENARIOS
+from armkvm.check.search import perform
+from armkvm.check.timeline import USER, Recorder, Sample, Step, Timeline, lanes, what
 from armkvm.check.timeline_text import ASCII, UNICODE, glyphs, text
 from armkvm.check.user import END, IAR
 from armkvm.host.scripted import Hvc, Load, Mask, Mrs, Msr, Native, Op, Run, Store, Wfe, Wfi
@@ -77,6 +82,34 @@ def test_no_violation_no_mark() -> None:
     assert prop == ""
     assert timeline.steps
     assert not any(step.fails for step in timeline.steps)
+
+
+class Round:
+    """Finds at its fourth choice that the state is the one of its second."""
+
+    round = (1, 3)
+
+    def pick(self, execution: Execution, labels: Sequence[str], actors: bool) -> int:
+        del labels, actors
+        if len(execution.picks) == self.round[1]:
+            raise Violation("I14", "nobody comes to an end")
+        return 0
+
+
+def test_a_round_is_marked_where_it_begins_and_where_it_is_found() -> None:
+    execution = Execution(Round())
+    recorders: list[Recorder] = []
+    with locks.controlled():
+        perform(SCENARIOS["timer-future"].build, execution, lambda w: recorders.append(Recorder(w)))
+    recorders[0].finish()
+    timeline = recorders[0].timeline
+    *before, last = timeline.steps
+    assert [step.again for step in before].count(True) == 1
+    assert last.fails
+    assert timeline.threads[last.actor] == "vcpu"
+    marks = "".join(line[4] for line in text(timeline)[3:])
+    assert marks.strip(" ")[0] == "@"
+    assert marks[-1] == "!"
 
 
 def test_what_was_left_out_of_the_search_is_left_out_of_the_replay() -> None:

@@ -13,7 +13,7 @@ import armkvm
 from armkvm.check.mutants import MUTANTS
 from armkvm.check.properties import PROPERTIES
 from armkvm.check.report_style import STYLE
-from armkvm.check.results import Run, Violated, counted, outcome
+from armkvm.check.results import Run, Violated, counted, deviations, outcome
 from armkvm.check.scenarios import SCENARIOS
 from armkvm.check.timeline_html import figure, legend
 
@@ -123,7 +123,7 @@ def _mutants(run: Run) -> str:
         )  # fmt: skip
         if found is not None:
             cells = (
-                ("", escape(found.prop)), ("n", str(len(found.deviations))),
+                ("", escape(found.prop)), ("n", str(deviations(found))),
                 ("n", str(found.steps)), ("n", _number(found.states)),
                 ("n", f"{found.seconds:.2f}"),
             )  # fmt: skip
@@ -207,7 +207,7 @@ def _violation(number: int, violated: Violated) -> str:
     facts.append(("scenario", f"{escape(scenario.name)}: {escape(scenario.title)}"))
     facts.append((
         "shortest found",
-        f"{counted(len(found.deviations), 'deviation')}, {counted(found.steps, 'step')}; "
+        f"{counted(deviations(found), 'deviation')}, {counted(found.steps, 'step')}; "
         f"after {counted(found.states, 'state')}, {counted(found.schedules, 'schedule')}, "
         f"{found.seconds:.2f} s",
     ))  # fmt: skip

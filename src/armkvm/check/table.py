@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from armkvm.check.mutants import MUTANTS
-from armkvm.check.results import Row, Run, Violated, counted, outcome
+from armkvm.check.results import Row, Run, Violated, counted, deviations, outcome
 from armkvm.check.scenarios import SCENARIOS
 from armkvm.check.timeline_text import UNICODE, WIDTH, Glyphs, text
 
@@ -33,7 +33,7 @@ def _mutants(rows: Sequence[Row]) -> Iterator[str]:
             yield f"{job.mutant:<26} {job.scenario:<26} NOT FOUND"
         else:
             yield (f"{job.mutant:<26} {job.scenario:<26} {found.prop:<9} "
-                   f"{len(found.deviations):>10} {found.steps:>6} {found.states:>7} "
+                   f"{deviations(found):>10} {found.steps:>6} {found.states:>7} "
                    f"{found.seconds:>8.2f}")  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def violation(violated: Violated, width: int = WIDTH, draw: Glyphs = UNICODE) ->
     yield f"  source: {prop.source}"
     if violated.mutant is not None:
         yield f"  put back: {violated.mutant.what} ({violated.mutant.commit})"
-    yield (f"  the shortest schedule found: {counted(len(found.deviations), 'deviation')}, "
+    yield (f"  the shortest schedule found: {counted(deviations(found), 'deviation')}, "
            f"{found.steps} steps")  # fmt: skip
     timeline = violated.timeline()
     for line in text(timeline, width - 2, draw, LAST):
@@ -80,7 +80,7 @@ def _markdown_mutants(rows: Sequence[Row]) -> Iterator[str]:
         found, mutant = result.found, MUTANTS[job.mutant]
         told: tuple[object, ...] = ("not found", "", "", result.states, f"{result.seconds:.2f}")
         if found is not None:
-            told = (found.prop, len(found.deviations), found.steps, found.states,
+            told = (found.prop, deviations(found), found.steps, found.states,
                     f"{found.seconds:.2f}")  # fmt: skip
         yield row(mutant.name, mutant.commit, mutant.what, job.scenario, *told)
 

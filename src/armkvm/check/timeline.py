@@ -13,7 +13,7 @@ is pending", what happens between two points.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -57,6 +57,7 @@ class Step:
     deviates: bool  # somebody else was picked than the one whose turn it was
     vcpus: tuple[Sample, ...]
     fails: bool = False  # a property does not hold here
+    again: bool = False  # what follows comes round again and again
 
 
 @dataclass
@@ -86,7 +87,7 @@ class Recorder:
 
     def _listen(self, execution: Execution) -> None:
         """Hear of failures before anybody unwinds. On this execution alone: others do not pay."""
-        fail, quiet = execution.fail, execution.quiet
+        fail, quiet, pick = execution.fail, execution.quiet, execution.chooser.pick
         assert quiet is not None
 
         def failing(error: Exception) -> None:
@@ -101,8 +102,16 @@ class Recorder:
                 self._finish(execution.current, self._samples())
                 raise
 
+        def picking(asked: Execution, labels: Sequence[str], actors: bool) -> int:
+            try:
+                return pick(asked, labels, actors)
+            except Violation:  # the state was here before, and nothing came of it
+                self._finish(execution.current, self._samples())
+                raise
+
         execution.fail = failing  # type: ignore[method-assign]
         execution.quiet = silent
+        execution.chooser.pick = picking  # type: ignore[assignment, method-assign]
         for actor in execution.actors:
             actor.body = self._body(actor)
 
@@ -166,7 +175,9 @@ class Recorder:
     def _add(
         self, actor: Actor | None, place: str, samples: tuple[Sample, ...], fails: bool
     ) -> None:
-        picks = self.world.execution.picks
+        execution = self.world.execution
+        picks = execution.picks
+        begin, _end = getattr(execution.chooser, "round", None) or (-1, -1)
         self.timeline.steps.append(
             Step(
                 self._number(actor),
@@ -176,6 +187,7 @@ class Recorder:
                 any(picks[self._picks :]),
                 samples,
                 fails,
+                self._picks <= begin < len(picks),
             )
         )
         self._picks = len(picks)

@@ -104,8 +104,7 @@ def _row(
         ("dev", step.deviates), ("bad", step.fails),
         ("later", before is not None and before.ns != step.ns),
     ) if is_so]  # fmt: skip
-    mark = "✗" if step.fails else "▶" if step.deviates else ""
-    said = "fails here" if step.fails else "deviation" if step.deviates else ""
+    mark, said = _mark(step)
     title = f" title='{said}'" if said else ""
     moved = begins or before is None or before.ns != step.ns
     time = f"{step.ns / 1000:.1f}" if moved else ""
@@ -118,6 +117,14 @@ def _row(
         f"<tr{attribute}><th scope=row class=n{title}>{mark}{n}</th><td class=u>{time}</td>"
         f"{cells}</tr>"
     )
+
+
+def _mark(step: Step) -> tuple[str, str]:
+    if step.fails:
+        return "✗", "fails here"
+    if step.again:
+        return "↻", "a round begins"
+    return ("▶", "deviation") if step.deviates else ("", "")
 
 
 def _thread(step: Step, thread: int, name: str) -> str:
@@ -162,7 +169,8 @@ def legend() -> str:
         "hypervisor (host/sched.py) that it has come to. "
         "<i>time</i> moves the clock to the next deadline, <i>hrtimer</i> is the host’s timer "
         "interrupt, <i>sched</i> its scheduler. ▶ marks a deviation: somebody else was picked than "
-        "the one whose turn it was. ✗ is where the property fails. Lines are low on the left and "
+        "the one whose turn it was. ✗ is where the property fails; where that is because the "
+        "schedule goes round for ever, ↻ is where the round begins. Lines are low on the left and "
         "high on the right; a line that stays low throughout is left out unless it is one of the "
         "main ones, and a host mask is shown where the vCPU is loaded.</p>"
         f"<dl>{names}</dl></details>"

@@ -2,8 +2,10 @@
 
 Left the threads, a dot where one acts; then what it did; then the lines of each vCPU as square
 waves, low on the left and high on the right, with its CPU and PC. `>` marks a deviation, `!` the
-step where a property fails. Where the terminal is too narrow for that, each step says in words
-which lines have changed. The same timeline and width give the same bytes.
+step where a property fails, `@` where a round begins that never ends.
+
+Where the terminal is too narrow for that, each step says in words which lines have changed. The
+same timeline and width give the same bytes.
 """
 
 from __future__ import annotations
@@ -60,6 +62,10 @@ def text(
     return [line.rstrip() for line in (*drawing.head(), *drawing.body(first))]
 
 
+def _mark(step: Step) -> str:
+    return "!" if step.fails else "@" if step.again else ">" if step.deviates else " "
+
+
 class _Drawing:
     def __init__(
         self,
@@ -103,7 +109,7 @@ class _Drawing:
         draw = self.draw
         moved = begins or before is None or before.ns != step.ns
         time = f"{step.ns / 1000:>8.1f}" if moved else " " * 8
-        mark = "!" if step.fails else ">" if step.deviates else " "
+        mark = _mark(step)
         dots = " ".join(
             draw.acts if step.actor == t else draw.waits for t in range(len(self.timeline.threads))
         )
@@ -147,7 +153,7 @@ def _narrow(
             if (words := _changes(step, before, v, blocks[v]))
         ]
         if n >= first:
-            mark = "!" if step.fails else ">" if step.deviates else " "
+            mark = _mark(step)
             line = f"{timeline.threads[step.actor]}: {what(step, then)}"
             yield from textwrap.wrap(line, width, initial_indent=f"{n:>4}{mark} ",
                                      subsequent_indent=" " * 8)  # fmt: skip
