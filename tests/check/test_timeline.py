@@ -16,6 +16,7 @@ from armkvm.check.search import perform
 from armkvm.check.timeline import USER, Recorder, Sample, Step, Timeline, lanes, what
 from armkvm.check.timeline_text import ASCII, UNICODE, glyphs, text
 from armkvm.check.user import END, IAR
+from armkvm.check.world import World
 from armkvm.host.scripted import Hvc, Load, Mask, Mrs, Msr, Native, Op, Run, Store, Wfe, Wfi
 
 LATE = "timer-future/current/no-notification/0.1"  # a deadline passes while the guest runs
@@ -88,6 +89,9 @@ class Round:
     """Finds at its fourth choice that the state is the one of its second."""
 
     round = (1, 3)
+
+    def watch(self, world: World) -> None:
+        pass
 
     def pick(self, execution: Execution, labels: Sequence[str], actors: bool) -> int:
         del labels, actors
