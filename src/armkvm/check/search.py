@@ -1,8 +1,8 @@
 """Searching a scenario: all schedules, or random ones; and making what is found shorter.
 
-An exhaustive search begins with some random schedules, from which the reduction learns. When it
-has come to its end it looks for fair rounds in the graph of states. Either may find a violation,
-and the first one ends the search.
+An exhaustive search that is not small begins anew after some random schedules, from which the
+reduction learns. When it has come to its end it looks for fair rounds in the graph of states. Either
+may find a violation, and the first one ends the search.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from armkvm.check.world import World
 
 MACHINERY.update({__file__, locks.__file__})
 
-LESSONS = 60  # schedules to learn from before a search
+SMALL = 100  # schedules: what has ended by then needs no reduction
+LESSONS = 60  # schedules to learn from
 Build = Callable[[Execution], World]
 
 
@@ -109,14 +110,13 @@ def explore(build: Build, bound: Bound, progress: Progress | None = None) -> Res
     """Exhaust a scenario, or stop at the bound; the first violation ends the search."""
     result = Result()
     began = time.perf_counter()
-    reduction = Reduction() if bound.reduce else None
-    if reduction is not None:
-        _learn(build, bound, reduction)
-    chooser = Exhaust(reduction)
+    chooser = Exhaust()
     while chooser.todo:
-        if reduction is not None and reduction.places.wrong:
-            reduction.places.close()
-            chooser = Exhaust(reduction)
+        if bound.reduce and result.schedules == SMALL:
+            chooser = Exhaust(_learned(build, bound))
+        elif chooser.reduction is not None and chooser.reduction.places.wrong:
+            chooser.reduction.places.close()
+            chooser = Exhaust(chooser.reduction)
         if result.schedules >= bound.schedules:
             result.bound = f"{bound.schedules} schedules"
             break
@@ -169,11 +169,13 @@ def _goes_round(
                  result.schedules, len(chooser.visited), time.perf_counter() - began)  # fmt: skip
 
 
-def _learn(build: Build, bound: Bound, reduction: Reduction) -> None:
+def _learned(build: Build, bound: Bound) -> Reduction:
     """Random schedules, to see what the steps from each place touch."""
+    reduction = Reduction()
     for seed in range(LESSONS):
         perform(build, Execution(Random(seed, 0.8), bound.steps), reduction.watch)
     reduction.places.close()
+    return reduction
 
 
 def sample(build: Build, bound: Bound, first_seed: int, count: int) -> Result:
