@@ -10,7 +10,7 @@ from tests.check.endings import endings
 from armkvm.check import locks, search, snapshot
 from armkvm.check.actors import Execution
 from armkvm.check.choosers import Exhaust, Replay
-from armkvm.check.scenario import SCENARIOS
+from armkvm.check.scenarios import SCENARIOS
 from armkvm.check.world import World
 
 # In the key in another form, fixed after the start, or nothing that anybody acts on.
