@@ -70,7 +70,7 @@ def perform(
         execution.ended = error
     finally:
         locks.set_execution(None)
-    if execution.exceeded and execution.ended is None:
+    if execution.exceeded and execution.ended is None and not (world and world.endless):
         execution.ended = Violation("I0", f"no end within {execution.max_steps} steps")
     return world
 
