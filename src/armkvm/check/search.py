@@ -1,8 +1,8 @@
 """Searching a scenario: all schedules, or random ones; and making what is found shorter.
 
 An exhaustive search that is not small begins anew after some random schedules, from which the
-reduction learns. When it has come to its end it looks for fair rounds in the graph of states. Either
-may find a violation, and the first one ends the search.
+reduction learns. When it has come to its end it looks for fair rounds in the graph of states.
+Either may find a violation, and the first one ends the search.
 """
 
 from __future__ import annotations
