@@ -48,7 +48,8 @@ class Cluster(Executor):
         dask: Any = importlib.import_module("dask")
         distributed: Any = importlib.import_module("distributed")
         # Its own complaints would come in between our lines, and say less.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        for logger in ("distributed", "distributed.client"):
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
         try:
             limit = {"distributed.comm.timeouts.connect": CONNECT_SECONDS}
             with warnings.catch_warnings(), dask.config.set(limit):
