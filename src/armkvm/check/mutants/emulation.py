@@ -198,7 +198,7 @@ def _(p: Patch) -> None:
             self.bg_timer.start(pcpu.hrtimers, self.vtimer.expiry_ns())
 
     def mask(self: ArchTimer, now: int) -> int | None:
-        if self.vtimer.should_fire():
+        if self.vcpu.pcpu is None and self.vtimer.should_fire():
             self.vtimer.ctl |= IT_MASK
             self.injected = True  # type: ignore[attr-defined]
         return expire(self, now)
