@@ -10,6 +10,7 @@ from armkvm.check.scenarios import (
     late_vgic,
     lines,
     lives,
+    protocol,
     psci,
     registers,
     timers,
@@ -18,7 +19,7 @@ from armkvm.check.scenarios import (
     vgics,
 )
 
-THEMES = (timers, lines, user_space, vgics, late_vgic, vcpus, psci, lives, registers)
+THEMES = (timers, lines, user_space, vgics, late_vgic, vcpus, psci, lives, registers, protocol)
 
 
 def _in_order() -> None:
