@@ -7,9 +7,10 @@ interrupt is disabled and enabled at flush, for VMs with their controller in use
 active for those with a vgic. Loading a vCPU touches neither. A WFI ends, in the code around the
 patch, as soon as an output is high (kvm_cpu_has_pending_timer).
 
-The world switch of 4.11, which saves and restores the timer at each entry, is represented by
-today's load and put. Left out: what the patch did not touch, and hosts whose physical timer the
-guest has to itself, which came later.
+Of what stood around it, the soft timer that finds itself early and the vgic that keeps a line as it
+was told of it are those of 4.11. Its world switch, which saves and restores the timer at each
+entry, is represented by today's load and put. Left out: what the patch did not touch, and hosts
+whose physical timer the guest has to itself, which came later.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from armkvm.check.patching import Patch
 from armkvm.host import sched
 from armkvm.kvm import block, handle_exit, psci
 from armkvm.kvm.arch_timer import ArchTimer
-from armkvm.kvm.vgic_irq import map_is_active, map_phys_irq
+from armkvm.kvm.vgic_irq import VgicCpu, VgicIrq, map_is_active, map_phys_irq
 
 if TYPE_CHECKING:
     from armkvm.check.world import World
@@ -138,14 +139,36 @@ def schedule_timer(self: ArchTimer, pcpu: PhysicalCpu) -> None:
     self.vtimer.restore_state(pcpu)
 
 
+def expire(self: ArchTimer, now: int) -> int | None:
+    """kvm_timer_expire(): early, if the guest's counter was moved back meanwhile: sleep on."""
+    due = [ctx.expiry_ns() for ctx in self.timers if ctx.can_fire()]
+    if due and min(due) > now:
+        return min(due)
+    self.vcpu.wake_up()
+    return None
+
+
 def apply(p: Patch) -> None:
     """The patch."""
     for function in (enable, load, should_notify_user, update_run, handler):
         p.set(ArchTimer, function.__name__, function)
     p.set(ArchTimer, "sync_user", lambda self, pcpu: sync_hwstate(self.vcpu))
 
+    # The vgic of 4.11 keeps a mapped line as it was told of it, until it is told otherwise.
+    populate = VgicCpu._populate_lr
+
+    def populate_lr(self: VgicCpu, irq: VgicIrq) -> int | None:
+        line = irq.line_level
+        value = populate(self, irq)
+        irq.line_level = line
+        return value
+
+    p.set(VgicCpu, "_populate_lr", populate_lr)
+    p.set(VgicCpu, "_resample", lambda self, irq, deactivated, pending: None)
+
     # The soft timer of a sleep is set up before the first look, not by put.
     p.set(ArchTimer, "blocking", lambda self, pcpu: None)
+    p.set(ArchTimer, "_bg_timer_expire", expire)
     halt = block.kvm_vcpu_halt
 
     def kvm_vcpu_block(vcpu: Vcpu) -> None:
