@@ -10,7 +10,7 @@ FIND_PYTHON = for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python
 	  && { echo $$p; exit; }; done
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check conformance-real lock clean lockstep
+.PHONY: run test check conformance-real tables lock clean lockstep
 
 run: $(VENV)/run.stamp
 	@$(BIN)/armkvm run $(ARGS)
@@ -26,6 +26,10 @@ check: $(VENV)/test.stamp
 # The conformance client on the real KVM, at EL2 inside QEMU; some minutes, not part of `make test`.
 conformance-real: $(VENV)/run.stamp
 	$(BIN)/python tools/conformance_real.py $(ARGS)
+
+# The tables of docs/check.md and docs/late-vgic.md, from what `armkvm check` finds; some minutes.
+tables: $(VENV)/test.stamp
+	$(BIN)/python tools/check_tables.py $(ARGS)
 
 # Debian's kernel on the engine and on a second CPU, compared from boot to power-off. Fetches it.
 lockstep: $(VENV)/test.stamp

@@ -221,14 +221,6 @@ def test_the_text_of_a_violation(seed: Run) -> None:
     assert "states/s" in lines[-1]
 
 
-def test_the_tables_of_a_page_have_as_many_cells_as_heads(mutants: Run, seed: Run) -> None:
-    for shown in (mutants, seed):
-        lines = list(table.markdown(shown))
-        assert len({line.count("|") for line in lines}) == 1
-        assert len(lines) == 2 + len(shown.shown())
-    assert table.row("a|b", 1) == "| a\\|b | 1 |"
-
-
 def test_progress_says_what_is_under_way() -> None:
     """Nothing is drawn: standard error is no terminal here."""
     names = list(SCENARIOS)[:5]

@@ -1,12 +1,10 @@
-"""A run as text: tables for a terminal and for a page of the documentation, and violations."""
+"""A run as text for a terminal: a table, violations with their timelines, totals."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from armkvm.check.mutants import MUTANTS
 from armkvm.check.results import Row, Run, Violated, counted, deviations, outcome
-from armkvm.check.scenarios import SCENARIOS
 from armkvm.check.timeline_text import UNICODE, WIDTH, Glyphs, text
 
 LAST = 30  # steps of a timeline under a table; --replay shows all
@@ -66,33 +64,3 @@ def violation(violated: Violated, width: int = WIDTH, draw: Glyphs = UNICODE) ->
     if before > 0:
         yield f"  {before} steps before are not shown"
     yield f"  armkvm check --replay {violated.token}"
-
-
-def markdown(run: Run) -> Iterator[str]:
-    """A table for a page."""
-    yield from _markdown_mutants(run.shown()) if run.mutants else _markdown_scenarios(run.shown())
-
-
-def _markdown_mutants(rows: Sequence[Row]) -> Iterator[str]:
-    yield "| mutant | commit | what | scenario | found by | deviations | steps | states | s |"
-    yield "|---|---|---|---|---|--:|--:|--:|--:|"
-    for job, result in rows:
-        found, mutant = result.found, MUTANTS[job.mutant]
-        told: tuple[object, ...] = ("not found", "", "", result.states, f"{result.seconds:.2f}")
-        if found is not None:
-            told = (found.prop, deviations(found), found.steps, found.states,
-                    f"{found.seconds:.2f}")  # fmt: skip
-        yield row(mutant.name, mutant.commit, mutant.what, job.scenario, *told)
-
-
-def _markdown_scenarios(rows: Sequence[Row]) -> Iterator[str]:
-    yield "| scenario | what | states | transitions | schedules | s | result |"
-    yield "|---|---|--:|--:|--:|--:|---|"
-    for job, result in rows:
-        yield row(job.scenario, SCENARIOS[job.scenario].title, result.states, result.transitions,
-                  result.schedules, f"{result.seconds:.2f}", outcome(job, result))  # fmt: skip
-
-
-def row(*cells: object) -> str:
-    """One row of a Markdown table."""
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"

@@ -28,7 +28,7 @@ from armkvm.check.results import Row, Run, as_json
 from armkvm.check.scenario import SCENARIOS
 from armkvm.check.search import Bound
 from armkvm.check.seed import VARIANTS
-from armkvm.check.table import lines, markdown
+from armkvm.check.table import lines
 from armkvm.check.timeline_text import WIDTH, Glyphs, glyphs
 from armkvm.check.timeline_text import text as drawn
 from armkvm.cli.codes import Code
@@ -61,7 +61,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--executor", metavar="ADDRESS",
                         help="a Dask scheduler whose workers do it; needs distributed")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    parser.add_argument("--markdown", action="store_true", help="print a table for a page")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report as well")
 
 
@@ -81,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(as_json(whole), indent=1))
     else:
-        for line in markdown(whole) if args.markdown else lines(whole, *_paper()):
+        for line in lines(whole, *_paper()):
             print(line)
     if args.html:
         args.html.write_text(html(whole), encoding="utf-8")
