@@ -4,6 +4,8 @@ boot: from the command to BOOT-OK of the default guest. mips: six small programs
 subtracted. start: from the command to the first guest instruction. exits: nanoseconds of one exit
 of each kind, in this process; QEMU has none. Every figure is the median of --repeat runs, armkvm
 and QEMU taking turns; a ratio above 1 means that armkvm is ahead.
+
+check is another matter: armkvm's checker beside SPIN, once, on the same protocol and mutants.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from armkvm.cli.main import complain
 from armkvm.cli.progress import shown
 from armkvm.cli.rival import BenchError, Boot
 from armkvm.cli.run import DEFAULT_PARAMS
-from armkvm.cli.sizes import positive
+from armkvm.cli.sizes import positive, seconds
 from armkvm.vmm import guest
 from armkvm.vmm.guest import Progress
 from armkvm.vmm.initramfs import default_initramfs
@@ -41,13 +43,17 @@ class Row:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``armkvm bench``."""
-    parser.add_argument("what", choices=("boot", "mips", "start", "exits"))
+    parser.add_argument("what", choices=("boot", "mips", "start", "exits", "check"))
     parser.add_argument("--repeat", type=positive, default=3, metavar="N", help="runs (default 3)")
+    parser.add_argument("--seconds", type=seconds, default=25.0, metavar="S",
+                        help="check: for each search that cannot end (default 25)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
+    if args.what == "check":
+        return _check(args)
     measure = {"boot": boot, "mips": mips_rows, "start": start, "exits": exit_rows}[args.what]
     with_qemu = args.what != "exits" and rival.have_qemu()
     if not with_qemu and args.what != "exits":
@@ -58,6 +64,24 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"rows": [asdict(row) for row in rows]}))
     else:
         _table(rows)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    # Imported here: the other figures need no checker.
+    from armkvm.cli import spin
+    from armkvm.cli.spin import compare, show
+
+    missing = spin.missing()
+    if missing:
+        complain(f"{missing} not installed: armkvm's own figures only")
+    with tempfile.TemporaryDirectory(prefix="armkvm-bench-") as folder, shown() as progress:
+        rows = list(compare.rows(Path(folder), args.seconds, not missing, progress))
+        hunts = list(compare.hunts(Path(folder), not missing, progress))
+    if args.json:
+        print(json.dumps(show.as_json(rows, hunts)))
+    else:
+        show.tables(rows, hunts)
     return 0
 
 
