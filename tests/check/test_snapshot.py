@@ -9,7 +9,7 @@ from tests.check.endings import endings
 
 from armkvm.check import locks, search, snapshot
 from armkvm.check.actors import Execution
-from armkvm.check.choosers import Exhaust, Replay
+from armkvm.check.choosers import Exhaust, Random, Replay
 from armkvm.check.scenarios import SCENARIOS
 from armkvm.check.world import World
 
@@ -74,3 +74,36 @@ class Uncached(Exhaust):
         """As if no state had ever been seen."""
         self.visited.clear()
         return super().pick(execution, labels, actors)
+
+
+class Walk(Random):
+    """A random schedule that notes what each pick in each state leads to."""
+
+    def __init__(self, seed: int, leads: dict[object, object]) -> None:
+        super().__init__(seed, 0.6 + 0.35 * (seed % 2))
+        self.leads = leads
+        self.last: object = None
+
+    def watch(self, world: World) -> None:
+        """An execution begins."""
+        self.world = world
+
+    def pick(self, execution: Execution, labels: Sequence[str], actors: bool) -> int:
+        """One of them; what it leads to is what it has led to before."""
+        state = snapshot.parts(self.world)
+        if self.last is not None:
+            assert self.leads.setdefault(self.last, (state, *labels)) == (state, *labels)
+        picked = super().pick(execution, labels, actors)
+        self.last = state, picked
+        return picked
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_same_pick_in_the_same_state_leads_to_the_same_state(name: str) -> None:
+    """What a state leaves out must not come back: else two that look alike have two futures."""
+    leads: dict[object, object] = {}
+    with locks.controlled():
+        for seed in range(24):
+            execution = Execution(Walk(seed, leads), max_steps=400)
+            search.perform(SCENARIOS[name].build, execution)
+            assert not isinstance(execution.ended, AssertionError)

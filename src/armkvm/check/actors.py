@@ -11,11 +11,11 @@ Locks of kvm and host are controlled too (locks.py), so that waiting for one is 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from armkvm.check import strand
+from armkvm.check import place, strand
+from armkvm.check.place import position, stands
 from armkvm.check.strand import Strand
 
 Ready = Callable[[], bool]
@@ -293,55 +293,5 @@ class Execution:
         self.current = None
 
 
-# Files whose frames say how we got here, not where here is.
-MACHINERY = {__file__}
-_SIMPLE = (int, str, bytes, type(None))
-# Local variables that hold a moment for statistics: nothing depends on them.
-_MOMENTS = frozenset(("began",))
-
-
-def position(depth: int = 1) -> tuple[object, ...]:
-    """Where the caller's stack is, with the simple values that its frames hold."""
-    frame: Any = sys._getframe(depth)
-    found: list[object] = []
-    while frame is not None:
-        code = frame.f_code
-        if code.co_filename in MACHINERY:
-            if code.co_name == "_body":
-                break
-            frame = frame.f_back
-            continue
-        found.append((id(code), frame.f_lasti))
-        found.extend(simple(frame.f_locals))
-        frame = frame.f_back
-    return tuple(found)
-
-
-def stands(depth: int = 1) -> int:
-    """The caller's code position alone, all frames of it."""
-    frame: Any = sys._getframe(depth)
-    found = []
-    while frame is not None:
-        code = frame.f_code
-        if code.co_filename not in MACHINERY:
-            found.append((id(code), frame.f_lasti))
-        elif code.co_name == "_body":
-            break
-        frame = frame.f_back
-    return hash(tuple(found))
-
-
-def simple(names: dict[str, Any]) -> list[object]:
-    """Values of plain types, and numbers of what is numbered."""
-    found: list[object] = []
-    for name, value in names.items():
-        if isinstance(value, _SIMPLE):
-            if name not in _MOMENTS:
-                found.append(value)
-        elif isinstance(value, (tuple, list)):
-            found.extend(v for v in value if isinstance(v, _SIMPLE))
-        else:
-            number = getattr(value, "number", None)
-            if number.__class__ is int:
-                found.append(number)
-    return found
+place.MACHINERY.add(__file__)
+place.BOTTOM.update((Execution._body.__code__, Execution.run.__code__))

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from armkvm.check import liveness, reduction, snapshot
-from armkvm.check.actors import MACHINERY, Execution, Pruned, Violation
+from armkvm.check.actors import Execution, Pruned, Violation
 from armkvm.check.liveness import Graph
+from armkvm.check.place import MACHINERY
 from armkvm.check.reduction import Reduction
 
 if TYPE_CHECKING:

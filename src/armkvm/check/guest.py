@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from armkvm.check.actors import simple
+from armkvm.check.place import instruction, simple
 from armkvm.host.cpu import EXIT_IRQ, EXIT_TRAP, GuestMemory
 from armkvm.host.scripted import (
     PSTATE_I,
@@ -36,6 +36,7 @@ GICC_CTLR, GICC_PMR, GICC_IAR, GICC_EOIR = 0x0, 0x4, 0xC, 0x10
 ICC_PMR, ICC_IAR1 = (3, 0, 4, 6, 0), (3, 0, 12, 12, 0)
 ICC_EOIR1, ICC_IGRPEN1 = (3, 0, 12, 12, 1), (3, 0, 12, 12, 7)
 SPURIOUS = 1023
+RUN_UNION, RUN_REGS = 32, 288  # in kvm_run: what an exit of its kind says
 
 _LRS = ("ich_lr0", "ich_lr1", "ich_lr2", "ich_lr3")
 _LR_PENDING, _LR_ACTIVE, _LR_HW = 1 << 62, 1 << 63, 1 << 61
@@ -81,7 +82,8 @@ class CheckCpu(ScriptedCpu):
         if begins is not None:
             self.restart(begins)
         entry = True
-        # What the last exit left there is read by nobody: one state less.
+        # What the last exit left is read by nobody: one state less.
+        self.vcpu.pages[RUN_UNION:RUN_REGS] = bytes(RUN_REGS - RUN_UNION)
         state.esr_el2 = state.far_el2 = state.hpfar_el2 = self.vcpu.esr = 0
         while True:
             self.entered = True
@@ -144,10 +146,7 @@ class CheckCpu(ScriptedCpu):
     def key(self) -> tuple[object, ...]:
         """What the future depends on, beyond `state`."""
         stack: list[Any] = self._stack
-        frames = tuple(
-            (g.gi_frame.f_lasti, *simple(g.gi_frame.f_locals)) if g.gi_frame else None
-            for g in stack
-        )
+        frames = tuple(_frame(g) for g in stack)
         return (
             self.pstate, self._kicked, self._op, self._next_pc, self._result,
             self.memory.log, self.memory.irqs, tuple(self.entries),
@@ -246,11 +245,20 @@ class CheckCpu(ScriptedCpu):
                     setattr(s, _MASKS[physical], 0)  # no longer active: it may interrupt again
 
 
+def _frame(generator: Any) -> tuple[object, ...] | None:
+    """Where a script stands, with its plain values."""
+    frame = generator.gi_frame
+    if frame is None:
+        return None
+    return instruction(frame.f_code, frame.f_lasti), *simple(frame.f_locals)
+
+
 def _address(stack: list[Any]) -> int:
     """A place for each operation: above, the script's number on the stack; below, its position."""
     generator, at = stack[-1], 0
     while generator is not None and generator.gi_frame is not None:
-        at = (at << 10) + 2 * generator.gi_frame.f_lasti
+        lasti = instruction(generator.gi_code, generator.gi_frame.f_lasti)
+        at = (at << 10) + 2 * lasti
         generator = generator.gi_yieldfrom
     return (len(stack) << 20) + at
 

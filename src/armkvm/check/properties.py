@@ -183,7 +183,8 @@ class Monitor:
 
     def key(self) -> tuple[object, ...]:
         """What later verdicts depend on."""
-        return tuple((w.told, w.expected, w.exits, w.pc, w.emulated) for w in self._of.values())
+        watched = (self._of.get(vcpu) for vcpu in self.world.vcpus)
+        return tuple(w and (w.told, w.expected, w.exits, w.pc, w.emulated) for w in watched)
 
     # KVM_RUN
 

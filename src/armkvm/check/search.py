@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from armkvm.check import liveness, locks
-from armkvm.check.actors import MACHINERY, Execution, Pruned, Violation
+from armkvm.check.actors import Execution, Pruned, Violation
 from armkvm.check.choosers import Deviations, Exhaust, Guided, Pct, Random, Replay
+from armkvm.check.place import MACHINERY
 from armkvm.check.reduction import Reduction
 from armkvm.check.world import World
 

@@ -15,7 +15,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from armkvm.abi.kvm import KVM_EXIT_INTR, KVM_EXIT_UNKNOWN
-from armkvm.check.actors import position
+from armkvm.check.guest import RUN_REGS, RUN_UNION
+from armkvm.check.place import position
 from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT
 from armkvm.host.scripted import State
 
@@ -52,16 +53,20 @@ _DEADLINES = tuple(
 _COUNT = State.count.offset  # of instructions, which take no time here
 _ZERO = bytes(8)
 When = Callable[[int], int]
-RUN_UNION, RUN_REGS = 32, 288  # in kvm_run: what an exit of its kind says
 _NO_UNION = (KVM_EXIT_UNKNOWN, KVM_EXIT_INTR)
 
 
 def key(world: World) -> int:
     """The state, as the hash of all of it."""
+    return hash(parts(world))
+
+
+def parts(world: World) -> tuple[object, ...]:
+    """All of it."""
     execution = world.execution
     current = execution.current
     when = relative(world.clock.time) if world.endless else absolute
-    return hash((
+    return (
         when(world.clock.time),
         tuple([_vm_key(vm) for vm in world.vms]),
         tuple([_vcpu_key(vcpu, when) for vcpu in world.vcpus]),
@@ -71,14 +76,14 @@ def key(world: World) -> int:
             (a.done, a.started, a.why, a is current or a.done or a.position)
             for a in execution.actors
         ]),
-        position(2),
+        position(3),
         tuple([vmm.key() for vmm in world.vmms]),
         world.monitor.key(),
         world.lines_in_flight,
         tuple([a.number for a in sorted(world.turn.resched, key=_number)]),
         tuple([when(t.expires) for t in world.host.hrtimers.timers]),
         tuple(getattr(world.host, "static_keys", {}).items()),
-    ))  # fmt: skip
+    )  # fmt: skip
 
 
 def _number(actor: Any) -> int:
