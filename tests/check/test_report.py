@@ -219,6 +219,9 @@ def test_the_text_of_a_violation(seed: Run) -> None:
     assert f"  source: {PROPERTIES[violated.found.prop].source}" in lines
     assert lines[-2] == f"  armkvm check --replay {violated.token}"
     assert "states/s" in lines[-1]
+    narrow = list(table.violation(violated, 60))
+    assert max(map(len, narrow[:-1])) <= 60  # the token is one word: it is to be copied
+    assert PROPERTIES[violated.found.prop].sentence in " ".join(" ".join(narrow).split())
 
 
 def test_progress_says_what_is_under_way() -> None:

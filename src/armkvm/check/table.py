@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from armkvm.check.results import Row, Run, Violated, counted, deviations, outcome
@@ -48,13 +49,14 @@ def violation(violated: Violated, width: int = WIDTH, draw: Glyphs = UNICODE) ->
     found = violated.found
     prop = violated.rule
     verdict = f"{found.prop} violated" if prop is not None else "vacuous"
-    yield f"{violated.job.scenario}: {verdict}: {found.detail}"
+    yield from _wrapped(f"{violated.job.scenario}: {verdict}: {found.detail}", width, "")
     if prop is None:
         return
-    yield f"  {prop.sentence}"
-    yield f"  source: {prop.source}"
+    yield from _wrapped(prop.sentence, width)
+    yield from _wrapped(f"source: {prop.source}", width)
     if violated.mutant is not None:
-        yield f"  put back: {violated.mutant.what} ({violated.mutant.commit})"
+        put_back = f"put back: {violated.mutant.what} ({violated.mutant.commit})"
+        yield from _wrapped(put_back, width)
     yield (f"  the shortest schedule found: {counted(deviations(found), 'deviation')}, "
            f"{found.steps} steps")  # fmt: skip
     timeline = violated.timeline()
@@ -64,3 +66,9 @@ def violation(violated: Violated, width: int = WIDTH, draw: Glyphs = UNICODE) ->
     if before > 0:
         yield f"  {before} steps before are not shown"
     yield f"  armkvm check --replay {violated.token}"
+
+
+def _wrapped(words: str, width: int, indent: str = "  ") -> list[str]:
+    return textwrap.wrap(
+        words, width, initial_indent=indent, subsequent_indent="    ", break_on_hyphens=False
+    )
