@@ -71,7 +71,10 @@ def perform(
         execution.ended = error
     finally:
         locks.set_execution(None)
-    if execution.exceeded and execution.ended is None and not (world and world.endless):
+    # A random schedule of endless guests comes to no end, and need not. An exhaustive one ends at a
+    # state that was here before; if it does not, it goes round where nobody has a choice.
+    endless = world and world.endless and isinstance(execution.chooser, Random | Pct)
+    if execution.exceeded and execution.ended is None and not endless:
         execution.ended = Violation("I0", f"no end within {execution.max_steps} steps")
     return world
 
