@@ -11,7 +11,7 @@ from armkvm.cli import spin
 from armkvm.cli.codes import Code
 from armkvm.cli.main import FailedError, main
 from armkvm.cli.spin import Pan, compare, verdict
-from armkvm.cli.spin.compare import PAIRS, Claims, Find, Hunt, Pair, Row, Side
+from armkvm.cli.spin.compare import PAIRS, Claims, Common, Find, Hunt, Pair, Row, Side
 
 OURS = Side(10, 30, 2.0, 5)
 THEIRS = Side(1000, 3000, 0.5, 6)
@@ -33,13 +33,14 @@ class Figures:
         if not with_spin:
             return [Row("one vCPU", OURS), Row("at random", bounded)]
         return [
-            Row("one vCPU", OURS, THEIRS, CLAIMS, 5, 0, 1),
-            Row("at random", bounded, THEIRS, CLAIMS, 4, 0, 2),
+            Row("one vCPU", OURS, THEIRS, CLAIMS, Common(5, 0, 1)),
+            Row("at random", bounded, THEIRS, CLAIMS, Common(4, 0, 2)),
         ]
 
     def hunts(self, folder: Path, with_spin: bool, _progress: object) -> list[Hunt]:
         theirs = Find("storm[i]<3", 9, 0.1) if with_spin else None
-        return [Hunt(Pair("M_NOMASK", "never-masked", 1), Find("I3", 2, 0.01), theirs)]
+        shared = Common(46, 0, 7) if with_spin else None
+        return [Hunt(Pair("M_NOMASK", "never-masked", 1), Find("I3", 2, 0.01), theirs, shared)]
 
 
 def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,12 +54,13 @@ def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         "armkvm": {"states": 10, "transitions": 30, "seconds": 2.0, "shared": 5, "bound": ""},
         "spin": {"states": 1000, "transitions": 3000, "seconds": 0.5, "shared": 6, "bound": ""},
         "claims": {"safe": 0.25, "live": 0.5, "build": 3.0},
-        "both": 5, "only_armkvm": 0, "only_spin": 1,
+        "shared": {"both": 5, "only_armkvm": 0, "only_spin": 1},
     }  # fmt: skip
     assert got["mutants"] == [{
         "macro": "M_NOMASK", "mutant": "never-masked", "vcpus": 1,
         "armkvm": {"by": "I3", "states": 2, "seconds": 0.01},
         "spin": {"by": "storm[i]<3", "states": 9, "seconds": 0.1},
+        "shared": {"both": 46, "only_armkvm": 0, "only_spin": 7},
     }]  # fmt: skip
 
 
@@ -74,6 +76,7 @@ def test_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert sum("SPIN" in line and "exhausted" in line for line in text.splitlines()) == 1
     assert "2000" in text  # states a second
     assert "storm[i]<3" in text  # not taken for markup
+    assert "46, 7" in text
 
 
 def test_without_spin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,8 +86,8 @@ def test_without_spin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert captured.err == "armkvm: spin is not installed: armkvm's own figures only\n"
     got = json.loads(captured.out)
     for row in got["rows"]:
-        assert row["spin"] is row["both"] is row["claims"] is None
-    assert got["mutants"][0]["spin"] is None
+        assert row["spin"] is row["shared"] is row["claims"] is None
+    assert got["mutants"][0]["spin"] is got["mutants"][0]["shared"] is None
     assert got["mutants"][0]["armkvm"]["by"] == "I3"
 
 
@@ -160,6 +163,12 @@ def test_two_vcpus_stay_within_the_model(tmp_path: Path) -> None:
         assert seen <= states
 
 
+def test_a_mutant_and_its_model_share_their_states(tmp_path: Path) -> None:
+    """Past the violation too: where the host's interrupt is never masked, the guest goes round."""
+    seen = compare.beyond("never-masked")
+    assert seen == Pan(tmp_path, 1, "M_NOMASK").run("states").shared
+
+
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.mutant)
 def test_mutants_are_found_here(pair: Pair) -> None:
     assert compare.find(pair).by == MUTANTS[pair.mutant].prop
@@ -167,15 +176,14 @@ def test_mutants_are_found_here(pair: Pair) -> None:
 
 @pytest.mark.parametrize(("macro", "claim"), [("M_NOWAKE", "live"), ("M_NOMASK", "storm[i]<3")])
 def test_mutants_are_found_by_spin(tmp_path: Path, macro: str, claim: str) -> None:
-    found = compare._find(tmp_path, Pair(macro, "", 1))
-    assert found.by == claim
+    assert compare.find_by_spin(Pan(tmp_path, 1, macro)).by == claim
 
 
 def test_a_mask_that_is_lost_takes_two_vcpus(tmp_path: Path) -> None:
     pan = Pan(tmp_path, 1, "M_MASKLOST")
     assert not pan.run("safe").violated
     assert not pan.run("live").violated
-    assert compare._find(tmp_path, Pair("M_MASKLOST", "", 2)).by == "safe"
+    assert compare.find_by_spin(Pan(tmp_path, 2, "M_MASKLOST")).by == "safe"
 
 
 def test_what_the_current_hypervisor_violates_is_no_figure(

@@ -7,14 +7,17 @@ two have in common (`shared` of check/scenarios/protocol.py), and how many of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from armkvm.check import job, locks, search
 from armkvm.check.actors import Execution
-from armkvm.check.choosers import Random
+from armkvm.check.choosers import Exhaust, Random
 from armkvm.check.job import Job
+from armkvm.check.mutants import MUTANTS
+from armkvm.check.patching import patched
+from armkvm.check.properties import PROPERTIES
 from armkvm.check.scenarios import SCENARIOS, protocol
 from armkvm.check.search import Bound
 from armkvm.check.world import World
@@ -27,6 +30,7 @@ SCENARIO = {1: "protocol", 2: "protocol-two"}
 MANY = 10**9  # schedules: time is the bound
 ENOUGH = 300.0  # seconds for what is exhausted, or found
 STEPS = 3000  # of a random walk
+ROUND = 600  # steps: a schedule of a mutant that is longer goes round without a choice
 STRAIGHT = 0.6  # how often a walk lets the one go on that runs
 
 
@@ -39,6 +43,15 @@ class Side:
     seconds: float
     shared: int
     bound: str = ""  # "" when exhausted
+
+
+@dataclass(frozen=True)
+class Common:
+    """Distinct states of what is shared."""
+
+    both: int
+    only_armkvm: int
+    only_spin: int
 
 
 @dataclass(frozen=True)
@@ -58,9 +71,7 @@ class Row:
     armkvm: Side
     spin: Side | None = None
     claims: Claims | None = None
-    both: int | None = None
-    only_armkvm: int | None = None
-    only_spin: int | None = None
+    shared: Common | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,7 @@ class Hunt:
     pair: Pair
     armkvm: Find
     spin: Find | None
+    shared: Common | None  # one vCPU with the mutant, past all violations
 
 
 PAIRS = (
@@ -117,7 +129,14 @@ def hunts(folder: Path, with_spin: bool, progress: Progress) -> Iterator[Hunt]:
     """The six mutants."""
     for number, pair in enumerate(PAIRS):
         progress(pair.mutant, number, len(PAIRS))
-        yield Hunt(pair, find(pair), _find(folder, pair) if with_spin else None)
+        ours = find(pair)
+        if not with_spin:
+            yield Hunt(pair, ours, None, None)
+            continue
+        pan = Pan(folder, 1, pair.macro)
+        several = pan if pair.vcpus == 1 else Pan(folder, pair.vcpus, pair.macro)
+        shared = common(beyond(pair.mutant), pan.run("states").shared)
+        yield Hunt(pair, ours, find_by_spin(several), shared)
 
 
 # armkvm
@@ -172,6 +191,25 @@ def find(pair: Pair) -> Find:
     return Find(result.found.prop, result.found.states, result.found.seconds)
 
 
+def beyond(mutant: str) -> set[int]:
+    """All of one vCPU with a mutant, whatever it violates: nobody looks."""
+    seen: set[int] = set()
+    shared = _build(1, seen)
+
+    def build(execution: Execution) -> World:
+        world = shared(execution)
+        world.monitor.ignored = frozenset(PROPERTIES)
+        execution.quiet = None
+        return world
+
+    chooser = Exhaust()
+    with locks.controlled(), patched(MUTANTS[mutant].apply):
+        while chooser.todo:
+            chooser.start()
+            search.perform(build, Execution(chooser, ROUND))
+    return seen
+
+
 # SPIN
 
 
@@ -187,9 +225,8 @@ def _spin(folder: Path, vcpus: int) -> tuple[Side, Claims, frozenset[int]]:
     return side, Claims(safe.seconds, live.seconds, build), states.shared
 
 
-def _find(folder: Path, pair: Pair) -> Find:
+def find_by_spin(pan: Pan) -> Find:
     """Safety first; what it does not see, liveness may."""
-    pan = Pan(folder, pair.vcpus, pair.macro)
     seconds = 0.0
     for claim in ("safe", "live"):
         verdict = pan.run(claim)
@@ -208,7 +245,9 @@ def _row(
     if spin is None:
         return Row(name, armkvm)
     side, claims, theirs = spin
-    return Row(
-        name, armkvm, side, claims,
-        len(seen & theirs), len(seen - theirs), len(theirs - seen),
-    )  # fmt: skip
+    return Row(name, armkvm, side, claims, common(seen, theirs))
+
+
+def common(ours: Set[int], theirs: Set[int]) -> Common:
+    """How many are in both, and in one of them only."""
+    return Common(len(ours & theirs), len(ours - theirs), len(theirs - ours))

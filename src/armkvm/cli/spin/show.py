@@ -14,7 +14,7 @@ from armkvm.cli.spin.compare import Claims, Find, Hunt, Row, Side
 def as_json(rows: Sequence[Row], hunts: Sequence[Hunt]) -> dict[str, Any]:
     """{"rows": [...], "mutants": [...]}: the fields of the dataclasses."""
     mutants = [
-        asdict(hunt.pair) | {"armkvm": asdict(hunt.armkvm), "spin": hunt.spin and asdict(hunt.spin)}
+        asdict(hunt.pair) | {key: value for key, value in asdict(hunt).items() if key != "pair"}
         for hunt in hunts
     ]
     return {"rows": [asdict(row) for row in rows], "mutants": mutants}
@@ -27,10 +27,10 @@ def tables(rows: Sequence[Row], hunts: Sequence[Hunt]) -> None:
     console = Console()
     console.print(_searches(rows))
     for row in rows:
-        if row.claims is not None and row.spin is not None:
+        if row.shared is not None:
             console.print(
-                f"{row.name}: {row.both} shared states in both, {row.only_armkvm} in armkvm only, "
-                f"{row.only_spin} in SPIN only",
+                f"{row.name}: {row.shared.both} shared states in both, {row.shared.only_armkvm} in "
+                f"armkvm only, {row.shared.only_spin} in SPIN only",
                 highlight=False,
             )
     told: list[Claims] = []
@@ -70,7 +70,9 @@ def _searches(rows: Sequence[Row]) -> Any:
 def _mutants(hunts: Sequence[Hunt]) -> Any:
     from rich.table import Table
 
-    table = Table(caption="states: seen until it was found")
+    table = Table(
+        caption="states: seen until it was found; shared states: of one vCPU, past all violations"
+    )
     for heading in ("mutant", "in ut.pml"):
         table.add_column(heading)
     table.add_column("vCPUs", justify="right")
@@ -78,10 +80,12 @@ def _mutants(hunts: Sequence[Hunt]) -> Any:
         table.add_column(f"{tool}: by")
         table.add_column("states", justify="right")
         table.add_column("s", justify="right")
+    table.add_column("shared states: both, one only", justify="right")
     for hunt in hunts:
-        pair = hunt.pair
+        pair, c = hunt.pair, hunt.shared
         found = [*_cells(hunt.armkvm), *_cells(hunt.spin)]
-        table.add_row(pair.mutant, pair.macro, str(pair.vcpus), *found)
+        shared = "" if c is None else f"{c.both}, {c.only_armkvm + c.only_spin}"
+        table.add_row(pair.mutant, pair.macro, str(pair.vcpus), *found, shared)
     return table
 
 
