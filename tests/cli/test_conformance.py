@@ -33,6 +33,26 @@ def test_agrees_by_section(host: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert summary == "all 3 sections are the same"
 
 
+def test_a_known_bug_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    only = ["--only", "P2", "--only", "P3"]
+    assert main(["conformance", "--against", str(FILES["nvhe-gicv2"]), *only]) == 0
+    p2, p3, *_ = capsys.readouterr().out.splitlines()
+    assert p2.startswith("same  P2 ")
+    assert p2.endswith("(26 lines)")
+    assert p3.startswith("same  P3 ")
+    assert p3.endswith("(31 lines, known: 6.12 loses the timer's interrupt)")
+
+
+def test_what_runs_is_what_the_log_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = tmp_path / "log"
+    assert main(["conformance", "--only", "caps", "--only", "T1"]) == 0
+    part.write_text(capsys.readouterr().out)
+    assert main(["conformance", "--against", str(part)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "all 3 sections are the same"
+
+
 def test_a_difference_is_shown_and_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

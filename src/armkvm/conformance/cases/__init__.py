@@ -1,11 +1,15 @@
-"""All cases in the order of the log, by the name that begins their heading."""
+"""All cases in the order of the log, by the name that begins their heading.
+
+`CASES` are what the ground truth holds. `ON_REQUEST` run only when they are named: they harm some
+kernels.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from armkvm.conformance.cases import basics, caps, irqs, lines, running, vgic
+from armkvm.conformance.cases import basics, caps, failed_run, irqs, lines, running, vgic
 from armkvm.conformance.cases.simple import EXITS, TIMERS, Simple
 from armkvm.conformance.session import Session
 
@@ -36,5 +40,9 @@ CASES: Mapping[str, Case] = MappingProxyType(
         **_by_name(EXITS),
         "M10": lines.m10,
         "P1": irqs.p1,
+        "P2": failed_run.p2,
+        "P3": failed_run.p3,
     }
 )
+
+ON_REQUEST: Mapping[str, Case] = MappingProxyType({"P4": failed_run.p4})

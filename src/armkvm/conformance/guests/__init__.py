@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 
 NAME = "guests.hex"
-SOURCES = ("vectors.S", "timers.S", "waiting.S", "exits.S")
+SOURCES = ("vectors.S", "timers.S", "waiting.S", "exits.S", "vgic.S")
 WORDS_A_LINE = 8
 
 
