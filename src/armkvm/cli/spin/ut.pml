@@ -1,16 +1,17 @@
 /* The notification protocol of a user-space interrupt controller, as an independent statement.
  *
- * N vCPUs (1 or 2) on one physical CPU; each has a level-triggered timer, a thread of user space and
- * an interrupt controller there. It follows KVM_RUN of Linux 6.12 in the order in which the things
- * happen that others can see: the host's interrupt is masked when the vCPU is loaded or the interrupt
- * is taken, unmasked after an exit that finds the level low; a level that user space was not told
- * ends KVM_RUN before the guest is entered.
+ * N vCPUs (1 or 2) on one physical CPU; each has a level-triggered timer, a thread of user space
+ * and an interrupt controller there. It follows KVM_RUN of Linux 6.12 in the order in which the
+ * things happen that others can see: the host's interrupt is masked when the vCPU is loaded or the
+ * interrupt is taken, and unmasked after an exit that finds the level low; a level that user space
+ * was not told ends KVM_RUN before the guest is entered. A step is what armkvm's checker lets
+ * nobody come between: for one vCPU both then have the same states, as far as they share variables.
  *
  * -DN=1|2, and one of -DM_NONOTIFY (the guest is entered with an untold level), -DM_NOMASK (the
  * host's interrupt is never masked), -DM_NOUNMASK (never unmasked), -DM_NOWAKE (the timer does not
  * end a WFI), -DM_MASKLOST (loading leaves the mask as it is), -DM_NOSYNC (the level is not
  * written). -DFAIR adds to two vCPUs what liveness needs of a scheduler: whoever waits for the CPU
- * comes next, and a guest gets at least one step between two ticks.
+ * comes next, and a guest gets one step between two ticks and no more.
  *
  * Left out: the physical timer, signals, lines from other threads, a vgic.
  */
@@ -49,6 +50,18 @@ byte storm[N];                   /* host interrupts since the last guest instruc
 #define UNTOLD(i) (HIGH(i) != told[i])
 #endif
 
+bit soft[N], woken[N];           /* the soft timer of a vCPU that sleeps: is armed, has fired */
+#if N > 1
+bit armed[N];                    /* the other's was, when this one was entered: it ends the stay */
+#define EVENT(i) (armed[i] && cond[1 - i])
+#define ARM(i)   armed[i] = soft[1 - i]
+#define LEFT(i)  armed[i] = 0
+#else
+#define EVENT(i) false
+#define ARM(i)   skip
+#define LEFT(i)  skip
+#endif
+
 #if N > 1 && defined(FAIR)
 bit wants[N], stepped[N];
 byte last = IDLE;
@@ -80,12 +93,15 @@ inline sync(i) {                 /* kvm_timer_sync_user() */
 }
 
 inline take(i) {                 /* local_irq_enable(): acknowledged, and active from then on */
-  if :: IRQ(i) -> MASK :: else fi
+  if :: IRQ(i) -> MASK :: else fi;
+#if N > 1
+  if :: soft[1 - i] && cond[1 - i] -> soft[1 - i] = 0; woken[1 - i] = 1 :: else fi
+#endif
 }
 
 inline drive(i) { line[i] = wire[i] && !acked[i] }
 
-mtype = { RUN, ACK, DEVICE, EOI };   /* what user space has to do */
+mtype = { RUN, ACK, DEVICE, EOI };     /* what user space has to do */
 mtype = { MAIN, HANDLER, RETURN };     /* where the guest is */
 
 proctype vcpu(byte i) {
@@ -96,7 +112,7 @@ entry:                           /* interrupts off: the last look before the gue
   atomic {
     if
     :: UNTOLD(i) -> todo = RUN; sync(i); take(i); goto leave
-    :: else -> STEPPED(i, 0); inguest[i] = 1
+    :: else -> STEPPED(i, 0); ARM(i); inguest[i] = 1
     fi
   };
 guest:
@@ -104,11 +120,13 @@ guest:
     if
     :: IRQ(i) ->
        inguest[i] = 0; assert(storm[i] < 3); storm[i]++; goto irq
-    :: !IRQ(i) && line[i] && !psti[i] ->                 /* the exception, and the IAR read */
+    :: !IRQ(i) && EVENT(i) ->
+       inguest[i] = 0; sync(i); goto irq
+    :: !IRQ(i) && !EVENT(i) && line[i] && !psti[i] ->    /* the exception, and the IAR read */
        psti[i] = 1; storm[i] = 0; todo = ACK; inguest[i] = 0; sync(i); goto leave
-    :: !IRQ(i) && !(line[i] && !psti[i]) && TICK(i) ->
+    :: !IRQ(i) && !EVENT(i) && !(line[i] && !psti[i]) && TICK(i) ->
        inguest[i] = 0; sync(i); goto tick
-    :: !IRQ(i) && !(line[i] && !psti[i]) && !TICK(i) ->
+    :: !IRQ(i) && !EVENT(i) && !(line[i] && !psti[i]) && !TICK(i) ->
        STEPPED(i, 1); storm[i] = 0;
        if
        :: at == HANDLER ->
@@ -130,38 +148,39 @@ guest:
           :: inguest[i] = 0; sync(i); goto tick          /* the host's tick, the slice is over */
           fi
        fi
-#if N > 1 && !defined(FAIR)
-    :: !IRQ(i) -> inguest[i] = 0; sync(i); goto irq      /* a host timer, for a vCPU that sleeps */
-#endif
     fi
   };
 irq:
-  atomic { take(i); goto entry };
+  atomic { take(i); LEFT(i); goto entry };
 tick:
-  take(i);
+  atomic { take(i); LEFT(i) };
   loaded = IDLE;
   load(i);
   goto entry;
 wfi:                             /* kvm_vcpu_check_block() */
   atomic {
+    if :: EVENT(i) -> take(i) :: else fi;
+    LEFT(i);
     if
     :: (line[i] || UNTOLD(i)) && TICK(i) -> goto tick
     :: (line[i] || UNTOLD(i)) && !TICK(i) -> goto entry
     :: else
     fi
   };
-  loaded = IDLE;
-#ifdef M_NOWAKE
-  line[i];
-#else
-  HIGH(i);
+  atomic {                       /* kvm_timer_blocking() */
+#ifndef M_NOWAKE
+    soft[i] = en[i] && !im[i] && !(cond[i] && told[i]);
 #endif
+    loaded = IDLE
+  };
+  atomic { woken[i] || (soft[i] && cond[i]) -> soft[i] = 0; woken[i] = 0 };
   load(i);
   goto wfi;
 leave:                           /* kvm_timer_update_run(), vcpu_put() */
-#if N > 1
-  if :: take(i) :: skip fi;      /* if the host's own timer is due: its interrupts are let in */
-#endif
+  atomic {
+    if :: todo != RUN && EVENT(i) -> take(i) :: else fi;
+    LEFT(i)
+  };
 #ifndef M_NOSYNC
   told[i] = HIGH(i);
 #endif
@@ -176,6 +195,7 @@ leave:                           /* kvm_timer_update_run(), vcpu_put() */
      if :: acked[i] -> at = HANDLER :: else -> at = RETURN fi
   :: else
   fi;
+  todo = RUN;
   goto user
 }
 
