@@ -23,7 +23,7 @@
 bit en[N], im[N];                /* CNTV_CTL: ENABLE, IMASK */
 bit cond[N] = 1;                 /* CVAL has been reached; it is 0 at reset */
 bit told[N];                     /* device_irq_level */
-bit wire[N], acked[N];         /* the interrupt controller in user space */
+bit wire[N], acked[N];           /* the interrupt controller in user space */
 bit line[N];                     /* HCR_EL2.VI, by KVM_IRQ_LINE */
 bit psti[N] = 1;                 /* PSTATE.I */
 bit inguest[N];
