@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from armkvm.check.mutants import MUTANTS
-from armkvm.check.properties import PROPERTIES
 from armkvm.check.scenarios import SCENARIOS
+from armkvm.check.world.properties import PROPERTIES
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 THE_CHECK = "7330672befe6"  # a vgic only before any vCPU has run, and while none is in an ioctl

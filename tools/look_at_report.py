@@ -5,7 +5,7 @@
 Lays the page out 1280 and 400 CSS pixels wide, in light and in dark colours, everything unfolded,
 and complains about what is wider than the page, or than its cell. Pictures of the pages go to DIR.
 Needs chromium, which is not among the packages of `.ci/run`: it is large, and what it would
-say every time is tested by structure in tests/check/test_report.py.
+say every time is tested by structure in tests/check/report/test_report.py.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from armkvm.check.search import Bound
+from armkvm.check.explorer.search import Bound
 
 
 @pytest.fixture

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from armkvm.check import locks, search
-from armkvm.check.actors import Execution
-from armkvm.check.choosers import Exhaust
-from armkvm.check.guest import CheckCpu
-from armkvm.check.scenario import Scenario
+from armkvm.check.execution import locks
+from armkvm.check.execution.actors import Execution
+from armkvm.check.explorer import search
+from armkvm.check.explorer.choosers import Exhaust
+from armkvm.check.scenarios.table import Scenario
+from armkvm.check.world.guest import CheckCpu
 
 Ending = tuple[object, ...]
 

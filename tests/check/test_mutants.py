@@ -6,11 +6,11 @@ import itertools
 
 import pytest
 
-from armkvm.check.job import Job, run
+from armkvm.check.explorer.search import Bound
+from armkvm.check.jobs.job import Job, run
 from armkvm.check.mutants import MUTANTS, THEMES
-from armkvm.check.properties import PROPERTIES
 from armkvm.check.scenarios import SCENARIOS
-from armkvm.check.search import Bound
+from armkvm.check.world.properties import PROPERTIES
 
 PAIRS = [(mutant, scenario) for mutant in MUTANTS for scenario in MUTANTS[mutant].scenarios]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from armkvm.check.job import Job, run
+from armkvm.check.explorer.search import Bound
+from armkvm.check.jobs.job import Job, run
 from armkvm.check.scenarios import SCENARIOS
-from armkvm.check.search import Bound
 
 EXHAUSTED = (
     "timer-past", "timer-future", "timer-nogic", "timer-masked", "timer-moved", "timer-direct",

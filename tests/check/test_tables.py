@@ -7,10 +7,10 @@ import re
 import pytest
 from tools import check_tables as tables
 
-from armkvm.check.job import Token
+from armkvm.check.jobs.job import Token
 from armkvm.check.mutants import MUTANTS
-from armkvm.check.properties import PROPERTIES
 from armkvm.check.scenarios import SCENARIOS
+from armkvm.check.world.properties import PROPERTIES
 
 PAGES = {name: (tables.DOCS / name).read_text(encoding="utf-8") for name in tables.PAGES}
 

@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from armkvm.abi.kvm import KVM_ARM_DEV_EL1_PTIMER, KVM_ARM_DEV_EL1_VTIMER
-from armkvm.check.patching import Patch
+from armkvm.check.execution.patching import Patch
 from armkvm.host import sched
 from armkvm.kvm import block, handle_exit, psci
 from armkvm.kvm.arch_timer import ArchTimer
 from armkvm.kvm.vgic_irq import VgicCpu, VgicIrq, map_is_active, map_phys_irq
 
 if TYPE_CHECKING:
-    from armkvm.check.world import World
+    from armkvm.check.world.world import World
     from armkvm.host.pcpu import PhysicalCpu
     from armkvm.kvm import Vcpu
 

@@ -18,19 +18,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from armkvm.check import farm
-from armkvm.check.cluster import Cluster, host_and_port
-from armkvm.check.job import Job, Token, replay
+from armkvm.check.explorer.search import Bound
+from armkvm.check.jobs import farm
+from armkvm.check.jobs.cluster import Cluster, host_and_port
+from armkvm.check.jobs.job import Job, Token, replay
 from armkvm.check.mutants import MUTANTS
-from armkvm.check.properties import PROPERTIES
-from armkvm.check.report import html
-from armkvm.check.results import Row, Run, as_json
-from armkvm.check.scenario import SCENARIOS
-from armkvm.check.search import Bound
+from armkvm.check.report.page import html
+from armkvm.check.report.results import Row, Run, as_json
+from armkvm.check.report.table import lines
+from armkvm.check.report.timeline_text import WIDTH, Glyphs, glyphs
+from armkvm.check.report.timeline_text import text as drawn
+from armkvm.check.scenarios.table import SCENARIOS
 from armkvm.check.seed import VARIANTS
-from armkvm.check.table import lines
-from armkvm.check.timeline_text import WIDTH, Glyphs, glyphs
-from armkvm.check.timeline_text import text as drawn
+from armkvm.check.world.properties import PROPERTIES
 from armkvm.cli.codes import Code
 from armkvm.cli.exploring import Exploring
 from armkvm.cli.main import UsageError

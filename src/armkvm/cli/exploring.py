@@ -10,8 +10,8 @@ import sys
 from contextlib import ExitStack
 from typing import Any
 
-from armkvm.check.job import Job
-from armkvm.check.search import Result
+from armkvm.check.explorer.search import Result
+from armkvm.check.jobs.job import Job
 
 NAMES = 3  # of what is under way, the rest as a number
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from armkvm.check.execution.patching import Patch
 from armkvm.check.mutants.table import mutant
-from armkvm.check.patching import Patch
 from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT
 from armkvm.host.pcpu import PhysicalCpu
 from armkvm.kvm import arch_timer, block

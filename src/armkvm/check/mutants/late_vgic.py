@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from armkvm.check.execution.patching import Patch
 from armkvm.check.mutants.table import mutant
-from armkvm.check.patching import Patch
 from armkvm.kvm import psci, reset, run, vgic_init, vm
 from armkvm.kvm import vcpu as vcpu_module
 from armkvm.kvm.vcpu import Vcpu

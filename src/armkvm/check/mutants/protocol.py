@@ -6,8 +6,8 @@ Promela: `armkvm bench check` looks for them on both sides.
 
 from __future__ import annotations
 
+from armkvm.check.execution.patching import Patch
 from armkvm.check.mutants.table import mutant
-from armkvm.check.patching import Patch
 from armkvm.host.pcpu import PerCpuIrq
 from armkvm.kvm.arch_timer import ArchTimer, TimerContext
 

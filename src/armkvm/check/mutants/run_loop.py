@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from armkvm.check.locks import get_ident
+from armkvm.check.execution.locks import get_ident
+from armkvm.check.execution.patching import Patch
 from armkvm.check.mutants.table import mutant
-from armkvm.check.patching import Patch
 from armkvm.host import sched
 from armkvm.host.hrtimer import Hrtimer
 from armkvm.kvm import block, irq_line, one_reg, psci, reset, run, vgic_irq

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from armkvm.check.patching import Patch
+from armkvm.check.execution.patching import Patch
 
 Apply = Callable[[Patch], None]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from armkvm.abi import kvm as k
+from armkvm.check.execution.patching import Patch
 from armkvm.check.mutants.table import mutant
-from armkvm.check.patching import Patch
 from armkvm.host.pcpu import PerCpuIrq, PhysicalCpu
 from armkvm.kvm import block, pmu_emul, reset, run, sys_regs, vgic_v3
 from armkvm.kvm.arch_timer import ArchTimer, TimerContext

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from armkvm.check import user
+from armkvm.check.execution.patching import Patch
 from armkvm.check.mutants.table import mutant
-from armkvm.check.patching import Patch
+from armkvm.check.world import user
 
 
 @mutant("vmm-wrong-ppi", "VirtualBox 4908d8d1a85c", "I14", "the physical timer's bit moves the "

@@ -1,11 +1,10 @@
-"""The scenarios, one file a theme. Importing this fills the table of scenario.py.
+"""The scenarios, one file a theme. Importing this fills the table of table.py.
 
 Guests are in scripts.py; VMs and threads that several themes need are in parts.py.
 """
 
 from __future__ import annotations
 
-from armkvm.check.scenario import SCENARIOS
 from armkvm.check.scenarios import (
     late_vgic,
     lines,
@@ -18,6 +17,7 @@ from armkvm.check.scenarios import (
     vcpus,
     vgics,
 )
+from armkvm.check.scenarios.table import SCENARIOS
 
 THEMES = (timers, lines, user_space, vgics, late_vgic, vcpus, psci, lives, registers, protocol)
 

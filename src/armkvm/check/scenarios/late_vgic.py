@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 
 from armkvm.abi import kvm as k
-from armkvm.check.guest import Memory
-from armkvm.check.scenario import scenario
 from armkvm.check.scenarios import scripts as g
 from armkvm.check.scenarios.parts import creator, one, place
 from armkvm.check.scenarios.scripts import Ops
-from armkvm.check.user import END, Vmm
-from armkvm.check.world import PSCI_FEATURES, World
+from armkvm.check.scenarios.table import scenario
+from armkvm.check.world.guest import Memory
+from armkvm.check.world.user import END, Vmm
+from armkvm.check.world.world import PSCI_FEATURES, World
 from armkvm.host.scripted import Native, Store
 from armkvm.kvm import Vcpu
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from armkvm.abi import kvm as k
 from armkvm.abi import vgic as a
-from armkvm.check.guest import CheckCpu, Guest
 from armkvm.check.scenarios import scripts as g
-from armkvm.check.user import Vmm
-from armkvm.check.world import World
+from armkvm.check.world.guest import CheckCpu, Guest
+from armkvm.check.world.user import GICC, GICD, GICR, Vmm
+from armkvm.check.world.world import World
 from armkvm.kvm import Vcpu, Vm
 from armkvm.kvm.vgic_kvm_device import VgicDevice
 
@@ -39,8 +39,8 @@ def one(world: World, guest: Guest, irq: Guest | None = None, **attributes: Any)
 
 def place(vm: Vm) -> None:
     """KVM_ARM_SET_DEVICE_ADDR for both frames."""
-    vm.arm_set_device_addr(0, g.GICD)
-    vm.arm_set_device_addr(1, g.GICC)
+    vm.arm_set_device_addr(0, GICD)
+    vm.arm_set_device_addr(1, GICC)
 
 
 def with_irqchip(world: World, guest: Guest, irq: Guest, name: str = "vcpu") -> Vmm:
@@ -67,8 +67,8 @@ def vgic_v3_vm(world: World, name: str = "vcpu") -> Vmm:
     assert isinstance(device, VgicDevice)
     vmm = Vmm(world, vm)
     vcpu = world.vcpu(vm, g.with_vgic_v3, g.vgic_v3_handler)
-    device.set_device_attr(a.KVM_DEV_ARM_VGIC_GRP_ADDR, a.KVM_VGIC_V3_ADDR_TYPE_DIST, g.GICD)
-    device.set_device_attr(a.KVM_DEV_ARM_VGIC_GRP_ADDR, a.KVM_VGIC_V3_ADDR_TYPE_REDIST, g.GICR)
+    device.set_device_attr(a.KVM_DEV_ARM_VGIC_GRP_ADDR, a.KVM_VGIC_V3_ADDR_TYPE_DIST, GICD)
+    device.set_device_attr(a.KVM_DEV_ARM_VGIC_GRP_ADDR, a.KVM_VGIC_V3_ADDR_TYPE_REDIST, GICR)
     device.set_device_attr(a.KVM_DEV_ARM_VGIC_GRP_CTRL, a.KVM_DEV_ARM_VGIC_CTRL_INIT)
     world.execution.add(name, vmm.thread(vcpu))
     return vmm

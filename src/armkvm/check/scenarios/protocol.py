@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from armkvm.check.actors import Actor
-from armkvm.check.guest import CheckCpu, Memory
-from armkvm.check.properties import registers
-from armkvm.check.scenario import scenario
+from armkvm.check.execution.actors import Actor
 from armkvm.check.scenarios import scripts as g
 from armkvm.check.scenarios.scripts import Ops
-from armkvm.check.user import EOI, IAR, SPURIOUS, VALUE, Vmm
-from armkvm.check.world import World
+from armkvm.check.scenarios.table import scenario
+from armkvm.check.world.guest import CheckCpu, Memory
+from armkvm.check.world.properties import registers
+from armkvm.check.world.user import EOI, IAR, SPURIOUS, VALUE, Vmm
+from armkvm.check.world.world import World
 from armkvm.host.cpu import NEVER
 from armkvm.host.scripted import PSTATE_I, Load, Mask, Native, Op, Store, Wfi
 from armkvm.kvm import Vcpu

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 
 from armkvm.abi import psci, regs
-from armkvm.check.guest import Memory
-from armkvm.check.scenario import scenario
 from armkvm.check.scenarios import scripts as g
 from armkvm.check.scenarios.parts import cpu_of, creator, expect_marks, one
 from armkvm.check.scenarios.scripts import Ops
-from armkvm.check.user import END, Vmm
-from armkvm.check.world import World
+from armkvm.check.scenarios.table import scenario
+from armkvm.check.world.guest import Memory
+from armkvm.check.world.user import END, Vmm
+from armkvm.check.world.world import World
 from armkvm.host.scripted import Hvc, Mask, Store
 
 ENTRY = 0x1000  # where CPU_ON lets the other vCPU begin

@@ -6,14 +6,14 @@ from functools import partial
 
 from armkvm.abi import kvm as k
 from armkvm.abi import regs
-from armkvm.check.guest import ICC_IAR1, ICC_PMR, CheckCpu, Memory
-from armkvm.check.properties import LINES
-from armkvm.check.scenario import scenario
 from armkvm.check.scenarios import scripts as g
 from armkvm.check.scenarios.parts import cpu_of, one
 from armkvm.check.scenarios.scripts import Ops
-from armkvm.check.user import END, EOI, IAR, SPURIOUS, Vmm
-from armkvm.check.world import PSCI_FEATURES, World
+from armkvm.check.scenarios.table import scenario
+from armkvm.check.world.guest import ICC_IAR1, ICC_PMR, CheckCpu, Memory
+from armkvm.check.world.properties import LINES
+from armkvm.check.world.user import END, EOI, IAR, SPURIOUS, Vmm
+from armkvm.check.world.world import PSCI_FEATURES, World
 from armkvm.host.scripted import Load, Mask, Mrs, Msr, Native, Store
 from armkvm.kvm import Vcpu, Vm
 from armkvm.kvm.sys_regs import ID_AA64PFR0_EL1, PFR0_GIC_SHIFT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from armkvm.check.guest import (
+from armkvm.check.world.guest import (
     GICC_CTLR,
     GICC_EOIR,
     GICC_IAR,
@@ -16,7 +16,7 @@ from armkvm.check.guest import (
     Guest,
     Memory,
 )
-from armkvm.check.user import END, EOI, IAR, MARK, SPURIOUS
+from armkvm.check.world.user import END, EOI, GICC, GICD, GICR, IAR, MARK, SPURIOUS
 from armkvm.host.scripted import Load, Mask, Mrs, Msr, Native, Op, Store, Wfi
 
 Ops = Generator[Op, int, None]
@@ -25,7 +25,6 @@ SOON, LATER = 5_000, 9_000
 PHYSICAL_ZERO = 1 << 16  # the physical counter where the virtual one is 0: a scenario's start
 CNTP_TVAL, CNTP_CTL, CNTP_CVAL = (3, 3, 14, 2, 0), (3, 3, 14, 2, 1), (3, 3, 14, 2, 2)
 CNTPCT = (3, 3, 14, 0, 1)
-GICD, GICC, GICR = 0x800_0000, 0x801_0000, 0x80A_0000
 GICR_SGI = 0x1_0000  # the second frame of a redistributor
 VTIMER, PTIMER, PMU = 27, 30, 23
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from armkvm.check.guest import Memory
-from armkvm.check.scenario import scenario
 from armkvm.check.scenarios import scripts as g
 from armkvm.check.scenarios.parts import expect_marks, kicker, one, void
 from armkvm.check.scenarios.scripts import Ops
-from armkvm.check.user import END, SPURIOUS, VALUE, Vmm
-from armkvm.check.world import World
+from armkvm.check.scenarios.table import scenario
+from armkvm.check.world.guest import Memory
+from armkvm.check.world.user import END, SPURIOUS, VALUE, Vmm
+from armkvm.check.world.world import World
 from armkvm.host.scripted import Load, Store
 from armkvm.kvm import Vcpu
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from armkvm.check.guest import Memory
-from armkvm.check.scenario import scenario
 from armkvm.check.scenarios import scripts as g
 from armkvm.check.scenarios.parts import one, vgic_v3_vm, vgic_vm
 from armkvm.check.scenarios.scripts import Ops
-from armkvm.check.user import Vmm
-from armkvm.check.world import World
+from armkvm.check.scenarios.table import scenario
+from armkvm.check.world.guest import Memory
+from armkvm.check.world.user import Vmm
+from armkvm.check.world.world import World
 
 
 @scenario("two-vcpus", "two vCPUs of one VM on one CPU", "I1", "I6")

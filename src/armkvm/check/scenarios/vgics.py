@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from armkvm.abi import kvm as k
 from armkvm.abi import vgic as a
-from armkvm.check.guest import Memory
-from armkvm.check.scenario import scenario
 from armkvm.check.scenarios import scripts as g
 from armkvm.check.scenarios.parts import place, vgic_v3_vm, vgic_vm, with_irqchip
 from armkvm.check.scenarios.scripts import Ops
-from armkvm.check.user import END, MARK, Vmm
-from armkvm.check.world import World
+from armkvm.check.scenarios.table import scenario
+from armkvm.check.world.guest import Memory
+from armkvm.check.world.user import END, GICD, MARK, Vmm
+from armkvm.check.world.world import World
 from armkvm.host.scripted import Mask, Msr, Native, Store, Wfi
 from armkvm.kvm import Vcpu
 from armkvm.kvm.vgic_kvm_device import VgicDevice
@@ -49,7 +49,7 @@ def vgic_exit_in_handler(world: World) -> None:
         yield Mask(False)
         while not memory.irqs:
             yield Wfi()
-        yield Store(g.GICD, 1)  # an exit that stays in the kernel: what is still pending comes now
+        yield Store(GICD, 1)  # an exit that stays in the kernel: what is still pending comes now
         yield Native("x5", 0)
         yield Store(END)
 
@@ -88,7 +88,7 @@ def vgic_user_writes(world: World) -> None:
 
     def guest(memory: Memory) -> Ops:
         yield from g.vgic_on(g.VTIMER)
-        yield Store(g.GICD + 0x180, 1 << g.VTIMER)  # off again: user space has the last word
+        yield Store(GICD + 0x180, 1 << g.VTIMER)  # off again: user space has the last word
         yield from g.virtual(g.SOON)
         yield from g.marks(1)
         yield from g.until(memory, 1)

@@ -11,16 +11,18 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from armkvm.check import job, locks, search
-from armkvm.check.actors import Execution
-from armkvm.check.choosers import Exhaust, Random
-from armkvm.check.job import Job
+from armkvm.check.execution import locks
+from armkvm.check.execution.actors import Execution
+from armkvm.check.execution.patching import patched
+from armkvm.check.explorer import search
+from armkvm.check.explorer.choosers import Exhaust, Random
+from armkvm.check.explorer.search import Bound
+from armkvm.check.jobs import job
+from armkvm.check.jobs.job import Job
 from armkvm.check.mutants import MUTANTS
-from armkvm.check.patching import patched
-from armkvm.check.properties import PROPERTIES
 from armkvm.check.scenarios import SCENARIOS, protocol
-from armkvm.check.search import Bound
-from armkvm.check.world import World
+from armkvm.check.world.properties import PROPERTIES
+from armkvm.check.world.world import World
 from armkvm.cli.rival import BenchError
 from armkvm.cli.spin import Pan
 from armkvm.host import clock

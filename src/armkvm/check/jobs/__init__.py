@@ -1,0 +1,1 @@
+"""Explorations as pieces of work, and who carries them out."""

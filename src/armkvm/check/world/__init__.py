@@ -1,0 +1,1 @@
+"""What surrounds the hypervisor while it is checked, what must hold there, and what is seen."""

@@ -1,0 +1,396 @@
+"""What surrounds the hypervisor while it is checked: host, clock, turns, and the host's own actors.
+
+The host has a fixed number of physical CPUs, and vCPUs run on several of them at once: the turn
+that makes production deterministic (host/turn.py) gives way to the explorer. Time stands unless the
+actor *time* moves it to the next deadline, which it may do between any two steps: a deadline can
+fall anywhere. Further actors are the host's timer interrupt (*hrtimer*) and, where a scenario asks
+for it, its scheduler (*sched*), which interrupts a running vCPU and takes its CPU away.
+
+Left out: the tick; time that passes without reaching a deadline, which changes no level.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from armkvm.check.execution.actors import SHARED, Actor, Execution
+from armkvm.check.world.guest import CheckBackend, CheckCpu, Guest
+from armkvm.check.world.properties import Monitor, next_rise
+from armkvm.host import sched
+from armkvm.host.clock import Clock
+from armkvm.host.cpu import NEVER
+from armkvm.host.pcpu import PhysicalCpu
+from armkvm.kvm import System, Vcpu, Vm
+
+if TYPE_CHECKING:
+    from armkvm.check.world.timeline import Recorder
+
+START_NS = 1 << 20
+PSCI_FEATURES = 1 << 2  # KVM_ARM_VCPU_PSCI_0_2
+
+
+class CheckClock(Clock):
+    """Time that stands."""
+
+    mode = "check"
+    jumps = True
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+        super().__init__(0)
+        self.time = START_NS
+
+    @property
+    def ns(self) -> int:
+        """The time, for host and kvm: who has read it depends on it."""
+        self.execution.touched |= SHARED
+        return self.time
+
+    @ns.setter
+    def ns(self, ns: int) -> None:
+        self.time = ns
+
+    def load(self, pcpu: PhysicalCpu) -> None:
+        """A vCPU comes to a CPU."""
+
+    def enter(self, pcpu: PhysicalCpu) -> None:
+        """Before guest code: nothing to tell, the guest asks us."""
+
+    def leave(self, pcpu: PhysicalCpu) -> None:
+        """After guest code."""
+
+    def advance(self, pcpu: PhysicalCpu, ns: int) -> None:
+        """The hypervisor's work takes no time of its own."""
+
+    def work(self, ns: int) -> None:
+        """The host works: somebody else may come in between."""
+        self.execution.point("host-works")
+
+    def sleep(self, cond: threading.Condition, deadline: int | None) -> int:
+        """Nobody idles here: the actor *time* lets it pass."""
+        return self.ns
+
+
+class CheckPcpu(PhysicalCpu):
+    """A physical CPU that has no time of its own."""
+
+    @property
+    def ns(self) -> int:
+        """The clock's."""
+        return self.clock.ns
+
+    @ns.setter
+    def ns(self, ns: int) -> None:
+        pass
+
+
+class Task:
+    """What turns know of a vCPU."""
+
+    __slots__ = ("gone", "vcpu", "woken")
+
+    def __init__(self) -> None:
+        self.vcpu: Vcpu | None = None
+        self.woken = False
+        self.gone = False
+
+
+class FreeTurn:
+    """host/turn.py's interface with nobody's turn: whoever has a CPU runs."""
+
+    slice_ns = -1  # who is asked to give way has used its time up
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.resched: set[Actor] = set()
+
+    @property
+    def crowded(self) -> bool:
+        """The scheduler wants this thread's CPU."""
+        return self.world.execution.current in self.resched
+
+    def join(self) -> Task:
+        """A vCPU was created."""
+        return Task()
+
+    def leave(self, task: Task) -> None:
+        """A vCPU is gone."""
+        task.gone = True
+
+    def announce(self, task: Task) -> None:
+        """A thread is about to run it."""
+
+    def take(self, task: Task) -> None:
+        """At once; the CPU is another matter."""
+        if task.gone:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    def give(self, task: Task) -> None:
+        """Nothing to give."""
+
+    def pass_on(self, task: Task) -> None:
+        """Its CPU is free for others."""
+        self.resched.discard(self.world.execution.current)
+
+    def sleep(self, task: Task) -> None:
+        """Until woken."""
+        if not task.woken:
+            self.world.execution.block(lambda: task.woken or task.gone, "asleep")
+
+    def wake(self, task: Task) -> None:
+        """From any thread."""
+        self.world.execution.touch(task.vcpu)
+        task.woken = True
+
+    @contextmanager
+    def time_stands(self) -> Iterator[None]:
+        """Time passes as the explorer says, never by itself."""
+        yield
+
+
+class World:
+    """One host, and what runs on it."""
+
+    def __init__(
+        self,
+        execution: Execution,
+        *,
+        kind: str = "nvhe-gicv2",
+        cpus: int = 1,
+        migrate: bool = False,
+        resched: int = 0,
+        endless: bool = False,
+    ) -> None:
+        self.execution = execution
+        self.migrate = migrate
+        self.endless = endless
+        self.clock = CheckClock(execution)
+        self.backend = CheckBackend(self)
+        self.system = System(kind, self.clock, backend=self.backend, sched=self)
+        self.host = host = self.system.host
+        self.turn = FreeTurn(self)
+        host.turn = self.turn  # type: ignore[assignment]
+        host.claim = self.claim  # type: ignore[method-assign]
+        host.cpu_type = CheckPcpu
+        host.pcpus.clear()
+        for _ in range(cpus):
+            host._cpu_up()
+        for pcpu in host.pcpus:
+            pcpu.tick_ns = NEVER
+        self.vms: list[Vm] = []
+        self.vcpus: list[Vcpu] = []
+        self.vmms: list[Any] = []  # whatever of user space has a key()
+        self.hooks: dict[str, Callable[[Any], None]] = {}  # by point: what a variant does there
+        self.monitor = Monitor(self)
+        self.at_end: list[Callable[[], None]] = []  # what a scenario checks when all is done
+        self.recorder: Recorder | None = None  # for a timeline
+        execution.quiet = self._quiet
+        execution.seen = self._seen
+        self.owed = -1  # since the last choice, all the way: see armkvm.check.explorer.liveness
+        self.lines_in_flight = 0  # threads inside KVM_IRQ_LINE
+        self._running: dict[Actor, Vcpu] = {}
+        self.hrtimer: Actor | None = None
+        self.scheduler: Actor | None = None
+        self._resched = resched
+
+    # building
+
+    def vm(self) -> Vm:
+        """KVM_CREATE_VM."""
+        vm = self.system.create_vm()
+        for lock in (vm.lock, vm.config_lock, vm.slots_lock):
+            lock.of = vm  # type: ignore[attr-defined]
+        self.vms.append(vm)
+        return vm
+
+    def vcpu(
+        self,
+        vm: Vm,
+        script: Guest,
+        irq: Guest | None = None,
+        *,
+        init: bool = True,
+        number: int = 0,
+        off: bool = False,
+    ) -> Vcpu:
+        """KVM_CREATE_VCPU with what the guest will do."""
+        self.backend.next = (script, irq)
+        vcpu = vm.create_vcpu(number, bytearray(8192))
+        cpu = vcpu.cpu
+        assert isinstance(cpu, CheckCpu)
+        cpu.vcpu = vcpu
+        vcpu.mutex.of = vcpu.wait._lock.of = vcpu  # type: ignore[attr-defined]
+        vcpu.task.vcpu = vcpu  # type: ignore[attr-defined]
+        self.vcpus.append(vcpu)
+        if init:
+            vcpu.arm_vcpu_init(features=PSCI_FEATURES | off)
+        return vcpu
+
+    def settle(self) -> None:
+        """Some time before the guests begin, and the host's actors."""
+        self.clock.time += 1000 << 4
+        add = self.execution.add
+        self.hrtimer = add("hrtimer", self._hrtimer, host=True, ready=self.hrtimer_due)
+        add("time", self._time, host=True, ready=self._deadline_ahead)
+        if self._resched:
+            self.scheduler = add("sched", self._sched, host=True, ready=lambda: bool(self._running))
+
+    @property
+    def ticks(self) -> int:
+        """The host's counter."""
+        return self.clock.ns >> 4
+
+    # sched.Scheduler
+
+    def point(self, name: str, what: Any) -> None:
+        """A named point of host and kvm."""
+        hook = self.hooks.get(name)
+        if hook is not None and not self.execution.over:
+            hook(what)
+        self.execution.point(name, what)
+        if not self.execution.over:
+            if name == sched.BEFORE_UPDATE_RUN:
+                self.monitor.before_update(what)
+            elif name == sched.BEFORE_SLEEP:
+                self.monitor.sleeps(what)
+
+    def claim(self, last: PhysicalCpu | None) -> PhysicalCpu:
+        """A free CPU: the last one if it is free, or any where threads migrate."""
+        execution = self.execution
+        pcpus = self.host.pcpus
+        if execution.over:
+            return last or pcpus[0]
+        if all(p.lock.locked() for p in pcpus):
+            execution.block(lambda: any(not p.lock.locked() for p in pcpus), "waits for a CPU")
+        free = sorted((p for p in pcpus if not p.lock.locked()), key=lambda p: p is not last)
+        index = 0
+        if self.migrate:
+            index = execution.choose([f"CPU{p.number}" for p in free])
+        chosen = free[index]
+        chosen.lock.acquire()
+        return chosen
+
+    # user space
+
+    def run(self, vcpu: Vcpu) -> int:
+        """KVM_RUN, watched."""
+        execution = self.execution
+        self.monitor.before_run(vcpu)
+        actor = execution.current
+        assert actor is not None
+        self._running[actor] = vcpu
+        try:
+            ret = vcpu.run_raw()
+        finally:
+            self._running.pop(actor, None)
+        if self.recorder is not None:
+            self.recorder.returned(vcpu, ret)
+        self.monitor.after_run(vcpu, ret)
+        return ret
+
+    def idle(self, vcpu: Vcpu) -> bool:
+        """No thread is in KVM_RUN on it, and none will be."""
+        return all(a.done for a in self.execution.actors if a.name == "vcpu")
+
+    def owns(self, vcpu: Vcpu) -> None:
+        """From now on this thread works for a vCPU, and for no other."""
+        actor = self.execution.current
+        assert actor is not None
+        actor.owns = vcpu
+
+    def irq_line(self, vcpu: Vcpu, level: bool, num: int = 0) -> None:
+        """KVM_IRQ_LINE on a vCPU's own line."""
+        self.lines_in_flight += 1
+        try:
+            vcpu.vm.irq_line(vcpu.vcpu_id << 16 | num, int(level))
+        finally:
+            self.lines_in_flight -= 1
+
+    def ioctl(self, name: str, call: Callable[[], Any]) -> int:
+        """Another ioctl, at any moment: 0 or an errno."""
+        self.execution.point(name, None)
+        try:
+            call()
+        except OSError as error:
+            if self.recorder is not None:
+                self.recorder.note(f"{name} = -{errno.errorcode.get(error.errno or 0)}")
+            return error.errno or -1
+        return 0
+
+    # the host's actors
+
+    def _time(self) -> None:
+        while True:
+            self.clock.time = self.next_deadline()
+            self.execution.block(self._deadline_ahead, "time passes")
+
+    def _deadline_ahead(self) -> bool:
+        return self.next_deadline() != NEVER
+
+    def next_deadline(self) -> int:
+        """The moment to which time passes next, in ns."""
+        now = self.clock.time
+        due = min((t.expires for t in self.host.hrtimers.timers if t.expires > now), default=NEVER)
+        for vcpu in self.vcpus:
+            if not vcpu._destroyed:
+                due = min(due, next_rise(vcpu, now))
+        return due
+
+    def _hrtimer(self) -> None:
+        while True:
+            self.host.hrtimers.run(self.clock.time)
+            self.execution.block(self.hrtimer_due, "host timer interrupt")
+
+    def hrtimer_due(self) -> bool:
+        """The host's timer interrupt is pending."""
+        return self.host.hrtimers.next_ns <= self.clock.time
+
+    def _sched(self) -> None:
+        for _ in range(self._resched):
+            running = list(self._running)
+            index = self.execution.choose([a.name for a in running])
+            self.turn.resched.add(running[index])
+            self._running[running[index]].cpu.kick()
+            self.execution.block(lambda: bool(self._running), "schedules")
+
+    # watching
+
+    @property
+    def fair(self) -> int:
+        """Those whom a fair scheduler does not forget."""
+        return sum(a.bit for a in self.execution.actors if a is not self.scheduler)
+
+    @property
+    def owing(self) -> int:
+        """What can be owed: by each vCPU; or only, by all, that they end."""
+        return (1 << len(self.vcpus)) - 1 if self.endless else 1
+
+    def leave_state(self) -> None:
+        """A choice is made: from here to the next one, who moves and what stays owed."""
+        self.owed = -1
+        self.execution.moved = 0
+
+    def _seen(self, actor: Actor, what: str) -> None:
+        self.monitor.step()
+        if self.endless:
+            self.owed &= self.monitor.owed()
+        if self.recorder is not None:
+            self.recorder.seen(actor, what)
+
+    def _quiet(self, for_good: bool) -> None:
+        self.monitor.quiet(for_good)
+
+    def close(self) -> None:
+        """Everything is over: user space closes its files."""
+        for check in self.at_end:
+            check()
+        for vcpu in self.vcpus:
+            vcpu.close()
+        for vm in self.vms:
+            vm.close()
+        self.monitor.closed()
