@@ -7,6 +7,7 @@ Either may find a violation, and the first one ends the search.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from armkvm.check.world.world import World
 MACHINERY.update({__file__, locks.__file__})
 
 SMALL = 100  # schedules: what has ended by then needs no reduction
-LESSONS = 60  # schedules to learn from
+LESSONS, LESSON = 60, 400  # schedules to learn from, and their steps
 Build = Callable[[Execution], World]
 
 
@@ -101,7 +102,7 @@ class Bound:
     """How far to search."""
 
     schedules: int = 100_000
-    seconds: float = 60.0
+    seconds: float = math.inf
     steps: int = 3000
     seed: int = 1
     samples: int = 0  # random schedules after an exhaustive search that hit its bound
@@ -150,7 +151,8 @@ def explore(build: Build, bound: Bound, progress: Progress | None = None) -> Res
     result.states, result.transitions = len(chooser.visited), chooser.transitions
     result.deviations = chooser.depth - bool(chooser.todo)
     if result.bound:
-        result.bound += f"; every schedule of up to {result.deviations} deviations"
+        result.bound += f"; every schedule of up to {result.deviations} deviation"
+        result.bound += "s" * (result.deviations != 1)
     result.seconds = time.perf_counter() - began
     return result
 
@@ -178,7 +180,7 @@ def _learned(build: Build, bound: Bound) -> Reduction:
     """Random schedules, to see what the steps from each place touch."""
     reduction = Reduction()
     for seed in range(LESSONS):
-        perform(build, Execution(Random(seed, 0.8), bound.steps), reduction.watch)
+        perform(build, Execution(Random(seed, 0.8), min(bound.steps, LESSON)), reduction.watch)
     reduction.places.close()
     return reduction
 

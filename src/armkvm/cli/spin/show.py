@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from rich.markup import escape
 
 from armkvm.cli.spin.compare import Claims, Find, Hunt, Row, Side
+
+PIPE = 130  # columns
 
 
 def as_json(rows: Sequence[Row], hunts: Sequence[Hunt]) -> dict[str, Any]:
@@ -24,7 +27,8 @@ def tables(rows: Sequence[Row], hunts: Sequence[Hunt]) -> None:
     """Print them."""
     from rich.console import Console
 
-    console = Console()
+    # A pipe has no width to fit into.
+    console = Console(width=None if sys.stdout.isatty() else PIPE)
     console.print(_searches(rows))
     for row in rows:
         if row.shared is not None:
@@ -53,7 +57,7 @@ def _searches(rows: Sequence[Row]) -> Any:
     table.add_column("by")
     for heading in ("states", "transitions", "s", "states/s", "shared states"):
         table.add_column(heading, justify="right")
-    table.add_column("bound")
+    table.add_column("bound", max_width=40)
     shown: list[Side] = []
     for row in rows:
         for tool, side in (("armkvm", row.armkvm), ("SPIN", row.spin)):
