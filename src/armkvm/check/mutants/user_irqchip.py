@@ -125,7 +125,7 @@ def _failed_run_leaves_timer_enabled(p: Patch) -> None:
     real = p.set(run, "kvm_arch_vcpu_run_pid_change", first_run)
 
 
-@mutant("failed-run-enables-timer", "found by this checker; so in 6.12", "I9", "a first run that "
+@mutant("failed-run-enables-timer", "found by this checker; seen in 6.12", "I9", "a first run that "
         "fails at the PMU leaves the timer enabled: it is never mapped to a vgic made then",
         "late-vgic-failed-enable")  # fmt: skip
 def _(p: Patch) -> None:
