@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from armkvm.check.execution import strand
 from armkvm.check.execution.actors import Execution, Violation
 from armkvm.check.execution.locks import Condition, Lock, set_execution
 from armkvm.check.explorer.choosers import Pct, Random, Replay
 from armkvm.check.explorer.search import Bound
 from armkvm.check.jobs.job import Job, Token, replay, run
-
-
-@pytest.fixture(params=[strand.GreenletStrand, strand.ThreadStrand])
-def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways of switching."""
-    monkeypatch.setattr(strand, "KIND", request.param)
 
 
 def two(execution: Execution, log: list[str]) -> None:
@@ -30,7 +23,6 @@ def two(execution: Execution, log: list[str]) -> None:
     execution.add("b", lambda: body("b"))
 
 
-@pytest.mark.usefixtures("kind")
 def test_without_deviations_one_follows_the_other() -> None:
     log: list[str] = []
     execution = Execution(Replay(()))
@@ -39,7 +31,6 @@ def test_without_deviations_one_follows_the_other() -> None:
     assert log == ["a0", "a1", "a2", "b0", "b1", "b2"]
 
 
-@pytest.mark.usefixtures("kind")
 def test_a_deviation_switches_where_it_says() -> None:
     log: list[str] = []
     execution = Execution(Replay(((2, 1),)))
@@ -48,7 +39,6 @@ def test_a_deviation_switches_where_it_says() -> None:
     assert log == ["a0", "b0", "b1", "b2", "a1", "a2"]
 
 
-@pytest.mark.usefixtures("kind")
 def test_two_locks_in_two_orders() -> None:
     first, second = Lock(), Lock()
     stuck = []
@@ -71,7 +61,6 @@ def test_two_locks_in_two_orders() -> None:
     assert stuck == [False, True, False, False, False]
 
 
-@pytest.mark.usefixtures("kind")
 def test_a_notification_before_the_wait_is_lost() -> None:
     condition = Condition()
     execution = Execution(Replay(((0, 1),)))

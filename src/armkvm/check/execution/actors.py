@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from armkvm.check.execution import place, strand
+from greenlet import getcurrent, greenlet
+
+from armkvm.check.execution import place
 from armkvm.check.execution.place import position, stands
-from armkvm.check.execution.strand import Strand
 
 Ready = Callable[[], bool]
 
@@ -59,8 +60,23 @@ VM_WIDE, SHARED = 1, 2
 class Actor:
     """One of those that take turns."""
 
-    __slots__ = ("bit", "body", "done", "host", "name", "number", "owns", "place", "position",
-                 "ready", "stands", "started", "strand", "timed", "why")  # fmt: skip
+    __slots__ = (
+        "bit",
+        "body",
+        "done",
+        "host",
+        "name",
+        "number",
+        "owns",
+        "place",
+        "position",
+        "ready",
+        "stack",
+        "stands",
+        "started",
+        "timed",
+        "why",
+    )  # fmt: skip
 
     def __init__(self, number: int, name: str, body: Callable[[], None], host: bool) -> None:
         self.number = number
@@ -77,7 +93,7 @@ class Actor:
         self.place = "start"  # the last point
         self.position: tuple[object, ...] = ()  # where it waits, for the state's hash
         self.stands = 0  # the code position alone
-        self.strand: Strand | None = None
+        self.stack: greenlet
 
 
 class Execution:
@@ -102,7 +118,7 @@ class Execution:
         self.quiet: Callable[[bool], None] | None = None
         # Called at every point, in the actor, before anybody else may come in between.
         self.seen: Callable[[Actor, str], None] | None = None
-        self._hub: Strand = strand.KIND(None)
+        self._hub = getcurrent()
 
     def add(
         self, name: str, body: Callable[[], None], *, host: bool = False, ready: Ready | None = None
@@ -111,7 +127,7 @@ class Execution:
         actor = Actor(len(self.actors) + 1, name, body, host)
         actor.ready = ready
         actor.why = "not begun" if ready is not None else ""
-        actor.strand = strand.KIND(lambda: self._body(actor), self._hub)  # type: ignore[arg-type]
+        actor.stack = greenlet(lambda: self._body(actor), self._hub)
         self.actors.append(actor)
         return actor
 
@@ -127,7 +143,7 @@ class Execution:
         self.steps += 1
         if self.steps >= self.max_steps:
             self.exceeded = True
-            self._finish(actor)
+            self._finish()
         self._yield(actor)
 
     def block(self, ready: Ready, why: str, *, timed: bool = False) -> None:
@@ -161,9 +177,8 @@ class Execution:
         """The execution ends here, with a finding."""
         if self.over:
             return
-        assert self.current is not None
         self.ended = error
-        self._finish(self.current)
+        self._finish()
 
     # who goes on
 
@@ -184,24 +199,21 @@ class Execution:
             self.ended = error
             chosen = None
         if chosen is None:
-            self._finish(actor)
+            self._finish()
         elif chosen is not actor:
             actor.position, actor.stands = position(2), stands(2)
-            self._switch(actor, chosen)
+            self._switch(chosen)
         self.touched = 0
 
-    def _finish(self, actor: Actor) -> None:
+    def _finish(self) -> None:
         self.over = True
-        assert actor.strand is not None
-        strand.hand_over(actor.strand, self._hub)
+        self._hub.switch()
         raise Stop
 
-    def _switch(self, actor: Actor, to: Actor) -> None:
+    def _switch(self, to: Actor) -> None:
         self.current = to
         to.started = True
-        assert actor.strand is not None
-        assert to.strand is not None
-        strand.hand_over(actor.strand, to.strand)
+        to.stack.switch()
         if self.over:
             raise Stop
 
@@ -275,8 +287,7 @@ class Execution:
                     break
                 self.current = last = chosen
                 chosen.started = True
-                assert chosen.strand is not None
-                strand.hand_over(self._hub, chosen.strand)
+                chosen.stack.switch()
                 last = None
         except Exception as error:
             self.ended = error
@@ -288,8 +299,7 @@ class Execution:
         for actor in self.actors:
             if actor.started and not actor.done:
                 self.current = actor
-                assert actor.strand is not None
-                strand.hand_over(self._hub, actor.strand)
+                actor.stack.switch()
         self.current = None
 
 
