@@ -28,7 +28,8 @@ from armkvm.check.report.results import Row, Run, as_json
 from armkvm.check.report.table import lines
 from armkvm.check.report.timeline_text import WIDTH, Glyphs, glyphs
 from armkvm.check.report.timeline_text import text as drawn
-from armkvm.check.scenarios.table import SCENARIOS
+from armkvm.check.scenarios import SCENARIOS
+from armkvm.check.scenarios.table import BOUND
 from armkvm.check.seed import VARIANTS
 from armkvm.check.world.properties import PROPERTIES
 from armkvm.cli.codes import Code
@@ -36,7 +37,6 @@ from armkvm.cli.exploring import Exploring
 from armkvm.cli.main import UsageError
 from armkvm.cli.sizes import positive
 
-BOUND = 20_000  # schedules
 SAMPLES = 2000
 
 
@@ -49,8 +49,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mutant", metavar="NAME", help="put one bug back")
     group.add_argument("--all-mutants", action="store_true", help="one after the other")
     group.add_argument("--replay", metavar="TOKEN", help="show one schedule step by step")
-    parser.add_argument("--bound", type=positive, default=BOUND, metavar="N",
-                        help=f"schedules of a scenario (default {BOUND})")  # fmt: skip
+    parser.add_argument("--bound", type=positive, metavar="N",
+                        help=f"schedules of a scenario (default {BOUND}, or its own)")  # fmt: skip
     parser.add_argument("--seconds", type=float, default=math.inf, metavar="S",
                         help="another bound; results then depend on the speed")  # fmt: skip
     parser.add_argument("--samples", type=int, default=SAMPLES, metavar="N",
@@ -71,10 +71,8 @@ def run(args: argparse.Namespace) -> int:
     if args.replay:
         return _replay(args.replay)
     _known(args)
-    bound = Bound(schedules=args.bound, seconds=args.seconds, samples=args.samples)
-    ignore = frozenset(args.ignore.split(",")) if args.ignore else frozenset()
     began = time.perf_counter()
-    rows = _explored(args, list(_jobs(args, bound, ignore)))
+    rows = _explored(args, list(_jobs(args)))
     mutants = args.all_mutants or bool(args.mutant)
     whole = Run(rows, mutants, time.perf_counter() - began)
     if args.json:
@@ -101,15 +99,22 @@ def _known(args: argparse.Namespace) -> None:
                 raise UsageError(f"there is no {what} {name!r} (--list shows them)")
 
 
-def _jobs(args: argparse.Namespace, bound: Bound, ignore: frozenset[str]) -> Iterator[Job]:
+def _jobs(args: argparse.Namespace) -> Iterator[Job]:
+    ignore = frozenset(args.ignore.split(",")) if args.ignore else frozenset()
+
+    def job(name: str, mutant: str = "") -> Job:
+        schedules = args.bound or SCENARIOS[name].bound
+        bound = Bound(schedules=schedules, seconds=args.seconds, samples=args.samples)
+        return Job(name, args.variant, mutant, bound, ignore)
+
     if args.all_mutants or args.mutant:
         for mutant in MUTANTS.values() if args.all_mutants else [MUTANTS[args.mutant]]:
             for name in args.scenario or mutant.scenarios:
-                yield Job(name, args.variant, mutant.name, bound, ignore)
+                yield job(name, mutant.name)
         return
     unknown = VARIANTS[args.variant].hosts
     for name in args.scenario or [s.name for s in SCENARIOS.values() if s.kind not in unknown]:
-        yield Job(name, args.variant, "", bound, ignore)
+        yield job(name)
 
 
 def _explored(args: argparse.Namespace, jobs: list[Job]) -> list[Row]:

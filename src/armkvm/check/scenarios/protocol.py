@@ -154,7 +154,8 @@ def protocol(world: World) -> None:
     masked_deadlines(world)
 
 
-@scenario("protocol-two", "two such guests on one CPU", "I1", "I2", "I3", "I6", endless=True)
+@scenario("protocol-two", "two such guests on one CPU", "I1", "I2", "I3", "I6", endless=True,
+          bound=10_000)  # fmt: skip
 def protocol_two(world: World) -> None:
     vmm = FreeVmm(world, world.vm())
     for n in range(2):

@@ -13,6 +13,7 @@ from armkvm.check.execution.actors import Execution
 from armkvm.check.world.world import World
 
 Variant = Callable[[World], None]
+BOUND = 100_000  # more than any of those needs that can be exhausted
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Scenario:
     migrate: bool = False
     resched: int = 0
     endless: bool = False  # its guests never end: states are relative to the time they are met at
+    bound: int = BOUND  # schedules that are tried unless one says otherwise
 
     def build(self, execution: Execution, variant: Variant | None = None) -> World:
         """A world in which it begins."""
@@ -58,12 +60,13 @@ def scenario(
     migrate: bool = False,
     resched: int = 0,
     endless: bool = False,
+    bound: int = BOUND,
 ) -> Callable[[Callable[[World], None]], Callable[[World], None]]:
     """Register a set-up function."""
 
     def register(setup: Callable[[World], None]) -> Callable[[World], None]:
         SCENARIOS[name] = Scenario(
-            name, title, setup, reaches, kind, cpus, migrate, resched, endless
+            name, title, setup, reaches, kind, cpus, migrate, resched, endless, bound
         )
         return setup
 
