@@ -67,3 +67,16 @@ def test_a_place_that_is_new_in_the_search_is_never_private() -> None:
     places.saw(2, 0)
     assert places.touched[2] == SHARED
     assert not places.wrong
+
+
+def test_a_vcpu_that_others_touch_has_no_private_steps_beside_them() -> None:
+    """CPU_ON: what its thread reads, the thread of the other may write."""
+    assert lessons("psci-cpu-on").places.reached == {1}
+    assert not lessons("two-vcpus").places.reached
+
+
+def test_who_is_touched_for_the_first_time_in_the_search_begins_it_anew() -> None:
+    places = Places()
+    places.close()
+    places.reaches(0)
+    assert places.wrong

@@ -51,6 +51,7 @@ class Watcher(Protocol):
 
     def begins(self, actor: Actor) -> None: ...
     def ended(self, actor: Actor, touched: int) -> None: ...
+    def reaches(self, other: Any) -> None: ...
 
 
 # What a step may touch besides the vCPU that its actor owns.
@@ -162,6 +163,8 @@ class Execution:
         if owns is None or what is not owns:
             mine = owns is not None and what is owns.vm
             self.touched |= VM_WIDE if mine else SHARED
+            if owns is not None and what is not None and not mine and self.watcher is not None:
+                self.watcher.reaches(what)
 
     def choose(self, labels: Sequence[str]) -> int:
         """A choice that is not who goes on: which CPU, which of two things."""

@@ -4,7 +4,8 @@ If the next step of a thread is *private*, every other actor's steps commute wit
 it is taken; so it is taken first, and nobody else is tried there (an ample set of one; Peled, CAV
 1993). Private is a step that reads no time, uses no timer of the host, claims or frees no physical
 CPU, takes no lock but those of its own vCPU, and is not in reach of others meanwhile: every thread
-works for a vCPU of its own, no soft timer of this one is armed, no scheduler is about to strike.
+works for a vCPU of its own, none has ever been seen to touch this one (as PSCI CPU_ON does), no
+soft timer of it is armed, no scheduler is about to strike.
 Where a VM has one thread only, its own locks and its user space count as private as well.
 
 What a step touches is not declared but seen: clock, locks and queues tell the execution. Each
@@ -16,7 +17,7 @@ Left out: independence of steps that both touch something shared.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from armkvm.check.execution.actors import SHARED, VM_WIDE, Actor, Execution
 
@@ -31,6 +32,7 @@ class Places:
 
     def __init__(self) -> None:
         self.touched: dict[int, int] = {}
+        self.reached: set[int] = set()  # vCPUs, by their numbers, that others' threads touch
         self.closed = False  # nothing new is believed any more
         self.wrong = False  # a place was thought private and is not
 
@@ -41,6 +43,12 @@ class Places:
             self.touched[place] = SHARED if self.closed else touched
         elif touched & ~before:
             self.touched[place] = before | touched
+            self.wrong |= self.closed
+
+    def reaches(self, vcpu: int) -> None:
+        """The thread of another vCPU has touched this one."""
+        if vcpu not in self.reached:
+            self.reached.add(vcpu)
             self.wrong |= self.closed
 
     def close(self) -> None:
@@ -80,6 +88,11 @@ class Reduction:
             self.places.saw(self._from, touched)
             self._from = 0
 
+    def reaches(self, other: Any) -> None:
+        """A thread touches a vCPU that is not its own."""
+        if other in self.world.vcpus:
+            self.places.reaches(self.world.vcpus.index(other))
+
     def private(self, execution: Execution) -> int | None:
         """Among those that can go on: the first whose next step is private."""
         if self._row < LONGEST and self._apart(execution):
@@ -110,7 +123,7 @@ class Reduction:
         timer = vcpu.arch_timer
         if timer.bg_timer.queued or any(t.hrtimer.queued for t in timer.timers):
             return False
-        if touched & VM_WIDE:
+        if touched & VM_WIDE or self.world.vcpus.index(vcpu) in self.places.reached:
             vm = vcpu.vm
             return not any(
                 a is not actor and not a.done and a.owns is not None and a.owns.vm is vm
