@@ -109,6 +109,7 @@ class Execution:
         self.steps = 0
         self.over = False
         self.touched = 0  # by the step under way
+        self.interrupted = 0  # threads in which a host interrupt runs: it is not they who touch
         self.moved = 0  # actors that took steps since somebody last set it to 0
         self.candidates: list[Actor] = []  # at a choice between actors
         self.watcher: Watcher | None = None
@@ -159,7 +160,7 @@ class Execution:
 
     def touch(self, what: object) -> None:
         """The step under way touches a vCPU, a VM, or with None what anybody may touch."""
-        owns = None if self.current is None else self.current.owns
+        owns = None if self.current is None or self.interrupted else self.current.owns
         if owns is None or what is not owns:
             mine = owns is not None and what is owns.vm
             self.touched |= VM_WIDE if mine else SHARED

@@ -105,15 +105,12 @@ class Reduction:
 
     def _apart(self, execution: Execution) -> bool:
         """Each thread works for a vCPU, and the host will only let time pass."""
-        world = self.world
-        for actor in execution.actors:
-            if actor.done or actor.owns is not None:
-                continue
-            if not actor.host or actor is world.scheduler:
-                return False
-            if actor is world.hrtimer and actor.started and actor.ready is None:
-                return False  # in the middle of it
-        return True
+        return not execution.interrupted and all(
+            actor.done
+            or actor.owns is not None
+            or (actor.host and actor is not self.world.scheduler)
+            for actor in execution.actors
+        )
 
     def _is_private(self, execution: Execution, actor: Actor) -> bool:
         touched = self.places.touched.get(actor.stands, SHARED)

@@ -24,6 +24,7 @@ from armkvm.check.world.properties import Monitor, next_rise
 from armkvm.host import sched
 from armkvm.host.clock import Clock
 from armkvm.host.cpu import NEVER
+from armkvm.host.hrtimer import HrtimerBase
 from armkvm.host.pcpu import PhysicalCpu
 from armkvm.kvm import System, Vcpu, Vm
 
@@ -87,6 +88,22 @@ class CheckPcpu(PhysicalCpu):
     @ns.setter
     def ns(self, ns: int) -> None:
         pass
+
+
+class CheckHrtimers(HrtimerBase):
+    """The host's timers, whoever's CPU takes their interrupt."""
+
+    def __init__(self, execution: Execution) -> None:
+        super().__init__()
+        self.execution = execution
+
+    def run(self, now: int) -> int:
+        """Expire what is due."""
+        self.execution.interrupted += 1
+        try:
+            return super().run(now)
+        finally:
+            self.execution.interrupted -= 1
 
 
 class Task:
@@ -176,6 +193,7 @@ class World:
         self.turn = FreeTurn(self)
         host.turn = self.turn  # type: ignore[assignment]
         host.claim = self.claim  # type: ignore[method-assign]
+        host.hrtimers = CheckHrtimers(execution)
         host.cpu_type = CheckPcpu
         host.pcpus.clear()
         for _ in range(cpus):
@@ -194,7 +212,6 @@ class World:
         self.owed = -1  # since the last choice, all the way: see armkvm.check.explorer.liveness
         self.lines_in_flight = 0  # threads inside KVM_IRQ_LINE
         self._running: dict[Actor, Vcpu] = {}
-        self.hrtimer: Actor | None = None
         self.scheduler: Actor | None = None
         self._resched = resched
 
@@ -235,7 +252,7 @@ class World:
         """Some time before the guests begin, and the host's actors."""
         self.clock.time += 1000 << 4
         add = self.execution.add
-        self.hrtimer = add("hrtimer", self._hrtimer, host=True, ready=self.hrtimer_due)
+        add("hrtimer", self._hrtimer, host=True, ready=self.hrtimer_due)
         add("time", self._time, host=True, ready=self._deadline_ahead)
         if self._resched:
             self.scheduler = add("sched", self._sched, host=True, ready=lambda: bool(self._running))
