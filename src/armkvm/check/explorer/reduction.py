@@ -5,8 +5,8 @@ it is taken; so it is taken first, and nobody else is tried there (an ample set 
 1993). Private is a step that reads no time, uses no timer of the host, claims or frees no physical
 CPU, takes no lock but those of its own vCPU, and is not in reach of others meanwhile: every thread
 works for a vCPU of its own, none has ever been seen to touch this one (as PSCI CPU_ON does), no
-soft timer of it is armed, no scheduler is about to strike.
-Where a VM has one thread only, its own locks and its user space count as private as well.
+soft timer of it is armed, no scheduler is about to strike. Where a VM has one thread only, its own
+locks and its user space count as private as well.
 
 What a step touches is not declared but seen: clock, locks and queues tell the execution. Each
 place (the code position of a thread's stack) is learned in a number of random schedules. One that

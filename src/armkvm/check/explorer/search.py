@@ -131,12 +131,7 @@ def explore(build: Build, bound: Bound, progress: Progress | None = None) -> Res
             break
         chooser.start()
         execution = Execution(chooser, bound.steps)
-        world = perform(build, execution)
-        result.schedules += 1
-        if world is not None:
-            for name in world.monitor.seen:
-                result.seen[name] += 1
-        violation = as_violation(execution.ended)
+        violation = _attempt(build, execution, result)
         if violation is not None:
             result.found = Found(
                 violation.prop, violation.detail, chooser.deviations, execution.steps,
@@ -155,6 +150,15 @@ def explore(build: Build, bound: Bound, progress: Progress | None = None) -> Res
         result.bound += "s" * (result.deviations != 1)
     result.seconds = time.perf_counter() - began
     return result
+
+
+def _attempt(build: Build, execution: Execution, result: Result) -> Violation | None:
+    """One more schedule."""
+    world = perform(build, execution)
+    result.schedules += 1
+    if world is not None:
+        result.seen.update(world.monitor.seen.keys())
+    return as_violation(execution.ended)
 
 
 def _goes_round(
@@ -200,12 +204,7 @@ def sample(build: Build, bound: Bound, first_seed: int, count: int) -> Result:
     for seed in range(first_seed, first_seed + count):
         chooser = Random(seed) if seed % 2 else Pct(seed, 3, length)
         execution = Execution(chooser, bound.steps)
-        world = perform(build, execution)
-        result.schedules += 1
-        if world is not None:
-            for name in world.monitor.seen:
-                result.seen[name] += 1
-        violation = as_violation(execution.ended)
+        violation = _attempt(build, execution, result)
         if violation is not None:
             picks = tuple((i, p) for i, p in enumerate(execution.picks) if p)
             result.found = Found(
