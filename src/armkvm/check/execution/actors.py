@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from greenlet import getcurrent, greenlet
 
 from armkvm.check.execution import place
-from armkvm.check.execution.place import position, stands
+from armkvm.check.execution.place import Frame, position
 
 Ready = Callable[[], bool]
 
@@ -73,13 +73,12 @@ class Actor:
         "position",
         "ready",
         "stack",
-        "stands",
         "started",
         "timed",
         "why",
     )  # fmt: skip
 
-    def __init__(self, number: int, name: str, body: Callable[[], None], host: bool) -> None:
+    def __init__(self, number: int, name: str, body: Callable[[], object], host: bool) -> None:
         self.number = number
         self.bit = 1 << number
         self.name = name
@@ -92,8 +91,7 @@ class Actor:
         self.done = False
         self.started = False
         self.place = "start"  # the last point
-        self.position: tuple[object, ...] = ()  # where it waits, for the state's hash
-        self.stands = 0  # the code position alone
+        self.position: tuple[Frame, ...] = ()  # where it stands, while it does not run
         self.stack: greenlet
 
 
@@ -123,7 +121,12 @@ class Execution:
         self._hub = getcurrent()
 
     def add(
-        self, name: str, body: Callable[[], None], *, host: bool = False, ready: Ready | None = None
+        self,
+        name: str,
+        body: Callable[[], object],
+        *,
+        host: bool = False,
+        ready: Ready | None = None,
     ) -> Actor:
         """Another actor; it begins where it is first picked."""
         actor = Actor(len(self.actors) + 1, name, body, host)
@@ -205,7 +208,7 @@ class Execution:
         if chosen is None:
             self._finish()
         elif chosen is not actor:
-            actor.position, actor.stands = position(2), stands(2)
+            actor.position = position()
             self._switch(chosen)
         self.touched = 0
 
@@ -254,7 +257,7 @@ class Execution:
         if self.watcher is None:
             return threads[self._pick([a.name for a in threads], True)]
         if actor is not None:
-            actor.stands = stands(3)
+            actor.position = position()
         chosen = threads[self._pick([a.name for a in threads], True)]
         self.watcher.begins(chosen)
         return chosen

@@ -22,33 +22,27 @@ _MOMENTS = frozenset(("began",))
 _instructions: dict[int, tuple[CodeType, list[int]]] = {}
 
 
-def position(depth: int = 1) -> tuple[object, ...]:
+Frame = tuple[int, int, tuple[object, ...]]  # code, instruction, values
+
+
+def position() -> tuple[Frame, ...]:
     """Where the caller's stack is, with the simple values that its frames hold."""
-    frame: Any = sys._getframe(depth)
-    found: list[object] = []
+    frame: Any = sys._getframe(1)
+    found: list[Frame] = []
     while frame is not None:
         code = frame.f_code
         if code.co_filename not in MACHINERY:
-            found.append((id(code), instruction(code, frame.f_lasti)))
-            found.extend(simple(frame.f_locals))
+            at = instruction(code, frame.f_lasti)
+            found.append((id(code), at, tuple(simple(frame.f_locals))))
         elif code in BOTTOM:
             break
         frame = frame.f_back
     return tuple(found)
 
 
-def stands(depth: int = 1) -> int:
-    """The same without the values."""
-    frame: Any = sys._getframe(depth)
-    found = []
-    while frame is not None:
-        code = frame.f_code
-        if code.co_filename not in MACHINERY:
-            found.append((id(code), instruction(code, frame.f_lasti)))
-        elif code in BOTTOM:
-            break
-        frame = frame.f_back
-    return hash(tuple(found))
+def stands(position: tuple[Frame, ...]) -> int:
+    """The place alone, whatever the values."""
+    return hash(tuple([(code, at) for code, at, _values in position]))
 
 
 def simple(names: dict[str, Any]) -> list[object]:

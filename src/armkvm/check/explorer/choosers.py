@@ -35,7 +35,7 @@ Deviations = tuple[tuple[int, int], ...]
 
 
 class Replay:
-    """Follows a list of deviations; one that goes round ends in a violation of `prop`."""
+    """Follows a list of deviations; one that goes round ends in a violation."""
 
     def __init__(self, deviations: Deviations) -> None:
         self.round: tuple[int, int] | None = None
@@ -67,7 +67,6 @@ class Exhaust:
     """Every schedule, fewest deviations first."""
 
     def __init__(self, reduction: Reduction | None = None) -> None:
-        self.visited: set[int] = set()
         self.graph = Graph()
         self.todo: deque[tuple[Deviations, int, int, int]] = deque([((), -1, 0, liveness.ROOT)])
         self.deviations: Deviations = ()
@@ -77,6 +76,11 @@ class Exhaust:
         self._at: dict[int, int] = {}
         self._last = -1
         self._from = liveness.ROOT, 0  # the state we come from, and what was picked there
+
+    @property
+    def visited(self) -> dict[int, int]:
+        """The states so far."""
+        return self.graph.able
 
     def watch(self, world: World) -> None:
         """An execution begins."""
@@ -110,7 +114,6 @@ class Exhaust:
         self.graph.edge(*self._from, state, execution.moved, self.world.owed)
         if state in self.visited:
             raise Pruned
-        self.visited.add(state)
         self.graph.node(state, sum(a.bit for a in execution.candidates) if actors else 0)
         self.world.leave_state()
         self._from = state, 0

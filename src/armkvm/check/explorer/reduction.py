@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from armkvm.check.execution.actors import SHARED, VM_WIDE, Actor, Execution
+from armkvm.check.execution.place import stands
 
 if TYPE_CHECKING:
     from armkvm.check.world.world import World
@@ -77,7 +78,7 @@ class Reduction:
     def begins(self, actor: Actor) -> None:
         """A step whose place is to be learned."""
         if actor.owns is not None:
-            self._from = actor.stands
+            self._from = stands(actor.position)
             self._ahead = self.world.next_deadline()
 
     def ended(self, actor: Actor, touched: int) -> None:
@@ -113,7 +114,7 @@ class Reduction:
         )
 
     def _is_private(self, execution: Execution, actor: Actor) -> bool:
-        touched = self.places.touched.get(actor.stands, SHARED)
+        touched = self.places.touched.get(stands(actor.position), SHARED)
         if touched & SHARED:
             return False
         vcpu = actor.owns

@@ -11,7 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from armkvm.check.execution import locks
 from armkvm.check.execution.actors import Execution, Pruned, Violation
@@ -109,10 +109,7 @@ class Bound:
     reduce: bool = True  # leave alternatives out where a step commutes with all others
 
 
-Progress = Callable[[Result], None]
-
-
-def explore(build: Build, bound: Bound, progress: Progress | None = None) -> Result:
+def explore(build: Build, bound: Bound) -> Result:
     """Exhaust a scenario, or stop at the bound; the first violation ends the search."""
     result = Result()
     began = time.perf_counter()
@@ -138,9 +135,6 @@ def explore(build: Build, bound: Bound, progress: Progress | None = None) -> Res
                 result.schedules, len(chooser.visited), time.perf_counter() - began,
             )  # fmt: skip
             break
-        if progress is not None and not result.schedules % 200:
-            result.states = len(chooser.visited)
-            progress(result)
     if not result.bound and result.found is None:
         result.found = _goes_round(build, bound, chooser, result, began)
     result.states, result.transitions = len(chooser.visited), chooser.transitions
@@ -231,10 +225,9 @@ def minimise(build: Build, found: Found, steps: int) -> Found:
             perform(build, execution)
             violation = as_violation(execution.ended)
             if violation is not None and violation.prop == found.prop:
-                best = Found(
-                    violation.prop, violation.detail, shorter, execution.steps, found.schedules,
-                    found.states, found.seconds,
-                )  # fmt: skip
+                best = replace(
+                    found, detail=violation.detail, deviations=shorter, steps=execution.steps
+                )
                 deviations, changed = shorter, True
                 break
     return best

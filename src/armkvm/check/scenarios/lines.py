@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from armkvm.check.scenarios import scripts as g
-from armkvm.check.scenarios.parts import expect_marks, kicker, one, void
+from armkvm.check.scenarios.parts import expect_marks, kicker, one
 from armkvm.check.scenarios.scripts import Ops
 from armkvm.check.scenarios.table import scenario
-from armkvm.check.world.guest import Memory
+from armkvm.check.world.guest import Guest, Memory
 from armkvm.check.world.user import END, VALUE
 from armkvm.check.world.world import World
 from armkvm.host.scripted import Load, Mask, Native, Store, Wfi
@@ -22,23 +22,34 @@ def external(memory: Memory) -> Ops:
     memory.log += (1,)
 
 
+def device(world: World, line: int, *levels: bool) -> None:
+    """A thread that drives a line of the vCPU, one level after the other at once."""
+    (vcpu,) = world.vcpus
+
+    def body() -> None:
+        for level in levels:
+            world.ioctl("KVM_IRQ_LINE", partial(world.irq_line, vcpu, level, line))
+
+    world.execution.add("device", body)
+
+
+def listener(world: World, guest: Guest) -> None:
+    """A guest that hears of a device by its IRQ line, which falls when the guest has told it."""
+
+    def lower(vcpu: Vcpu, ret: int) -> None:
+        if ret == 0 and vcpu.run_struct.mmio.phys_addr == VALUE:
+            world.irq_line(vcpu, False)
+
+    one(world, guest, external, slow=True).on_exit = lower
+    device(world, 0, True)
+
+
 @scenario("wfi-line", "a line raised by another thread while the guest goes to sleep", "I6")
 def wfi_line(world: World) -> None:
     def guest(memory: Memory) -> Ops:
         yield from g.until(memory, 1)
 
-    vmm = one(world, guest, external, slow=True)
-    (vcpu,) = world.vcpus
-
-    def lower(vcpu: Vcpu, ret: int) -> None:
-        run = vcpu.run_struct
-        if ret == 0 and run.mmio.phys_addr == VALUE:
-            world.irq_line(vcpu, False)
-
-    vmm.on_exit = lower
-    world.execution.add(
-        "device", lambda: void(world.ioctl("KVM_IRQ_LINE", lambda: world.irq_line(vcpu, True)))
-    )
+    listener(world, guest)
 
 
 @scenario("line-running", "a line raised by another thread while the guest computes", "I6")
@@ -50,17 +61,7 @@ def line_running(world: World) -> None:
         yield from g.marks(1)
         yield from g.until(memory, 1)
 
-    vmm = one(world, guest, external, slow=True)
-    (vcpu,) = world.vcpus
-
-    def lower(vcpu: Vcpu, ret: int) -> None:
-        if ret == 0 and vcpu.run_struct.mmio.phys_addr == VALUE:
-            world.irq_line(vcpu, False)
-
-    vmm.on_exit = lower
-    world.execution.add(
-        "device", lambda: void(world.ioctl("KVM_IRQ_LINE", lambda: world.irq_line(vcpu, True)))
-    )
+    listener(world, guest)
 
 
 @scenario("wfi-line-fiq", "WFI ended by the FIQ line alone", "I6")
@@ -70,10 +71,7 @@ def wfi_line_fiq(world: World) -> None:
         yield Store(END)
 
     one(world, guest, slow=True)
-    (vcpu,) = world.vcpus
-    world.execution.add(
-        "device", lambda: void(world.ioctl("KVM_IRQ_LINE", lambda: world.irq_line(vcpu, True, 1)))
-    )
+    device(world, 1, True)
 
 
 @scenario("wfi-signal", "signals at every point of a sleep for a timer", "I3", "I4", "I6")
@@ -103,7 +101,7 @@ def line_pulse(world: World) -> None:
         yield Store(END)
 
     one(world, guest, slow=True)
-    pulse(world, 0)
+    device(world, 0, True, False)
 
 
 @scenario("wfi-pulse", "a FIQ line that rises and falls while the guest goes to sleep", "I6")
@@ -114,15 +112,4 @@ def wfi_pulse(world: World) -> None:
         yield Store(END)
 
     one(world, guest)
-    pulse(world, 1)
-
-
-def pulse(world: World, line: int) -> None:
-    """A thread that raises a line of the vCPU and lowers it again at once."""
-    (vcpu,) = world.vcpus
-
-    def body() -> None:
-        for level in (True, False):
-            world.ioctl("KVM_IRQ_LINE", partial(world.irq_line, vcpu, level, line))
-
-    world.execution.add("device", body)
+    device(world, 1, True, False)

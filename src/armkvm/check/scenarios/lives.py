@@ -6,7 +6,7 @@ from functools import partial
 
 from armkvm.abi import regs
 from armkvm.check.scenarios import scripts as g
-from armkvm.check.scenarios.parts import cpu_of, one, void, with_irqchip
+from armkvm.check.scenarios.parts import cpu_of, one, with_irqchip
 from armkvm.check.scenarios.scripts import Ops
 from armkvm.check.scenarios.table import scenario
 from armkvm.check.world.guest import Guest, Memory
@@ -114,7 +114,7 @@ def move(world: World, guest: Guest, irq: Guest) -> None:
         vmm.stopping = True
         vcpu.kick()
 
-    world.execution.add("migrator", lambda: void(world.ioctl("stop", stop)))
+    world.execution.add("migrator", lambda: world.ioctl("stop", stop))
 
     def elsewhere() -> None:
         if vmm.finished:
@@ -176,4 +176,4 @@ def closer(world: World, vmm: Vmm) -> None:
         vcpu.close()
         vmm.vm.close()
 
-    world.execution.add("closer", lambda: void(world.ioctl("close", close)))
+    world.execution.add("closer", lambda: world.ioctl("close", close))

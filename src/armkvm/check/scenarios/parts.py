@@ -15,10 +15,6 @@ from armkvm.kvm import Vcpu, Vm
 from armkvm.kvm.vgic_kvm_device import VgicDevice
 
 
-def void(_value: object) -> None:
-    """A thread's body returns nothing."""
-
-
 def cpu_of(vcpu: Vcpu) -> CheckCpu:
     """A vCPU's scripted CPU."""
     cpu = vcpu.cpu

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from armkvm.check.scenarios import scripts as g
-from armkvm.check.scenarios.parts import expect_marks, kicker, one, void
+from armkvm.check.scenarios.parts import expect_marks, kicker, one
 from armkvm.check.scenarios.scripts import Ops
 from armkvm.check.scenarios.table import scenario
 from armkvm.check.world.guest import Memory
@@ -26,7 +26,7 @@ def asker(world: World, vmm: Vmm) -> None:
     def ask() -> None:
         vcpu.run_struct.immediate_exit = 1
 
-    world.execution.add("asker", lambda: void(world.ioctl("immediate_exit = 1", ask)))
+    world.execution.add("asker", lambda: world.ioctl("immediate_exit = 1", ask))
 
 
 def slow_gic(world: World, vmm: Vmm) -> None:

@@ -76,7 +76,7 @@ def parts(world: World) -> tuple[object, ...]:
             (a.done, a.started, a.why, a is current or a.done or a.position)
             for a in execution.actors
         ]),
-        position(3),
+        position(),
         tuple([vmm.key() for vmm in world.vmms]),
         world.monitor.key(),
         world.lines_in_flight,
