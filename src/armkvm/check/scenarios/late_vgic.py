@@ -6,7 +6,7 @@ import errno
 
 from armkvm.abi import kvm as k
 from armkvm.check.scenarios import scripts as g
-from armkvm.check.scenarios.parts import creator, one, place
+from armkvm.check.scenarios.parts import creator, make_vgic, one, place
 from armkvm.check.scenarios.scripts import Ops
 from armkvm.check.scenarios.table import scenario
 from armkvm.check.world.guest import Memory
@@ -47,10 +47,7 @@ def late_vgic_failed_run(world: World) -> None:
         if world.run(vcpu) != -errno.ENOEXEC:
             world.monitor.fail("I9", "a vCPU that was not initialised has run")
         # It has not run, nobody is in an ioctl: it must be possible.
-        ret = world.ioctl("KVM_CREATE_IRQCHIP", vm.create_irqchip)
-        world.monitor.seen["I9"] += 1
-        if ret:
-            world.monitor.fail("I9", f"after a failed run: {errno.errorcode.get(ret, ret)}")
+        make_vgic(world, vm, (0,), "after a failed run")
         place(vm)
         vcpu.arm_vcpu_init(features=PSCI_FEATURES)
         vmm.loop(vcpu)
@@ -83,10 +80,7 @@ def late_vgic_immediate_exit(world: World) -> None:
         vcpu.run_struct.immediate_exit = 1
         world.run(vcpu)
         vcpu.run_struct.immediate_exit = 0
-        ret = world.ioctl("KVM_CREATE_IRQCHIP", vm.create_irqchip)
-        world.monitor.seen["I9"] += 1
-        if ret not in (errno.EBUSY, errno.EEXIST):
-            world.monitor.fail("I9", f"after immediate_exit: {errno.errorcode.get(ret, ret)}")
+        make_vgic(world, vm, (errno.EBUSY, errno.EEXIST), "after immediate_exit")
         vmm.loop(vcpu)
 
     world.execution.add("vcpu", body)

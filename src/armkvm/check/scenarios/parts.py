@@ -90,16 +90,22 @@ def kicker(world: World, vcpu: Vcpu, times: int = 1) -> None:
     world.execution.add("signal", body)
 
 
+def make_vgic(world: World, vm: Vm, allowed: tuple[int, ...], when: str = "") -> int:
+    """KVM_CREATE_IRQCHIP, which must answer one of these: 0 or an errno."""
+    ret = world.ioctl("KVM_CREATE_IRQCHIP", vm.create_irqchip)
+    world.monitor.seen["I9"] += 1
+    if ret not in allowed:
+        said = errno.errorcode.get(ret, ret)
+        world.monitor.fail("I9", f"{when or 'KVM_CREATE_IRQCHIP'}: {said}")
+    return ret
+
+
 def creator(world: World, vmm: Vmm, allowed: tuple[int, ...]) -> None:
     """A thread that makes the vgic at any moment."""
     vm = vmm.vm
 
     def body() -> None:
-        ret = world.ioctl("KVM_CREATE_IRQCHIP", vm.create_irqchip)
-        world.monitor.seen["I9"] += 1
-        if ret not in allowed:
-            world.monitor.fail("I9", f"KVM_CREATE_IRQCHIP: {errno.errorcode.get(ret, ret)}")
-        if not ret:
+        if not make_vgic(world, vm, allowed):
             world.ioctl("KVM_ARM_SET_DEVICE_ADDR", lambda: place(vm))
 
     world.execution.add("creator", body)
