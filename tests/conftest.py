@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from armkvm.engine.cpu import Engine
+
 Oracle = Callable[[str], str | None]
 
 
@@ -32,3 +34,9 @@ def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty user cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """The compiled engine."""
+    return Engine.load()

@@ -27,9 +27,9 @@ from pathlib import Path
 
 from armkvm.conformance.cases import CASES
 from armkvm.conformance.compare import Difference, compare, normalise
-from armkvm.vmm.apt import Apt, unpack
-from armkvm.vmm.guest import BUSYBOX, KERNEL_PATTERN, METAPACKAGES, cache_folder
-from armkvm.vmm.initramfs import Cpio
+from armkvm.vmm.guest.apt import Apt, unpack
+from armkvm.vmm.guest.debian import BUSYBOX, KERNEL_PATTERN, METAPACKAGES, cache_folder
+from armkvm.vmm.guest.initramfs import Cpio
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITE = "trixie"  # Linux 6.12, Python 3.13

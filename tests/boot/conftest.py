@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from armkvm.vmm import guest
+from armkvm.vmm.guest.debian import Flavour, Guest, cached, fetch
 
 PARAMS = "console=ttyAMA0 panic=-1"
 BOOT_SECONDS = 240
@@ -61,19 +61,19 @@ def boot() -> Runner:
 
 
 @pytest.fixture(scope="session")
-def debian() -> Callable[..., guest.Guest]:
+def debian() -> Callable[..., Guest]:
     """A Debian guest from the cache, or fetched now through apt."""
 
-    def find(suite: str | None = None, flavour: guest.Flavour = "cloud") -> guest.Guest:
-        return guest.cached(suite, flavour) or guest.fetch(suite, flavour)
+    def find(suite: str | None = None, flavour: Flavour = "cloud") -> Guest:
+        return cached(suite, flavour) or fetch(suite, flavour)
 
     return find
 
 
 @pytest.fixture
-def initrd(tmp_path: Path, debian: Callable[..., guest.Guest]) -> Callable[[str], str]:
+def initrd(tmp_path: Path, debian: Callable[..., Guest]) -> Callable[[str], str]:
     """Write the default initramfs with other shell lines to run; gives its path."""
-    from armkvm.vmm.initramfs import default_initramfs
+    from armkvm.vmm.guest.initramfs import default_initramfs
 
     def write(batch: str) -> str:
         path = tmp_path / "initrd"

@@ -10,10 +10,10 @@ import pytest
 from tests.boot.conftest import PARAMS, Runner
 
 from armkvm.kvm.system import System
-from armkvm.vmm import loader
 from armkvm.vmm.console import BufferConsole
-from armkvm.vmm.guest import Guest
-from armkvm.vmm.initramfs import default_initramfs
+from armkvm.vmm.guest import loader
+from armkvm.vmm.guest.debian import Guest
+from armkvm.vmm.guest.initramfs import default_initramfs
 from armkvm.vmm.machine import Config, Machine
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tests.boot.conftest import PARAMS, Boot, Runner
 
-from armkvm.vmm.guest import Flavour, Guest
-from armkvm.vmm.initramfs import default_initramfs
+from armkvm.vmm.guest.debian import Flavour, Guest
+from armkvm.vmm.guest.initramfs import default_initramfs
 
 
 def assert_booted(got: Boot) -> None:

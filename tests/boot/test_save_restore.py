@@ -15,7 +15,7 @@ import pytest
 from tests.boot.conftest import PARAMS, Runner
 
 from armkvm.cli.codes import Code
-from armkvm.vmm.guest import Guest
+from armkvm.vmm.guest.debian import Guest
 
 IRQCHIPS = ("gicv2", "kernel-gicv2", "kernel-gicv3")
 BATCH = """\
@@ -60,7 +60,7 @@ def test_boot_goes_on_elsewhere(
 
 def test_files_that_are_no_snapshots(boot: Runner, tmp_path: Path) -> None:
     """One line, and the code of a file that cannot be used."""
-    from armkvm.vmm import bare
+    from armkvm.vmm.guest import bare
 
     program = tmp_path / "bare.bin"
     program.write_bytes(bare.program())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from tests.boot.conftest import PARAMS, Boot, Runner
 
-from armkvm.vmm.guest import Flavour, Guest
+from armkvm.vmm.guest.debian import Flavour, Guest
 
 CPUS = 4
 PROCESSES, LINES, SIGNALS, ROUNDS = 240, 300, 200, 400

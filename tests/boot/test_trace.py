@@ -11,7 +11,7 @@ from tests.boot.conftest import Runner
 from armkvm.host.turn import SLICE_NS
 from armkvm.trace.reader import read
 from armkvm.trace.summary import summarise
-from armkvm.vmm.guest import Guest
+from armkvm.vmm.guest.debian import Guest
 
 
 def test_two_vcpus(boot: Runner, debian: Callable[..., Guest], tmp_path: Path) -> None:

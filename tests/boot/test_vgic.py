@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from tests.boot.conftest import Runner
 
-from armkvm.vmm.guest import Guest
+from armkvm.vmm.guest.debian import Guest
 
 
 @pytest.mark.parametrize("irqchip", ["kernel-gicv2", "kernel-gicv3"])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tests.boot.conftest import PARAMS, Runner
 
-from armkvm.vmm.guest import Guest
+from armkvm.vmm.guest.debian import Guest
 
 SIZE = 8 << 20
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from armkvm.cli import bench, mips, rival
+from armkvm.bench import mips, rival
+from armkvm.bench.rival import Boot, Run
+from armkvm.cli import bench
 from armkvm.cli.codes import Code
 from armkvm.cli.main import FailedError, main
-from armkvm.cli.rival import Boot, Run
 
 
 def test_commands() -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from armkvm.bench import spin
+from armkvm.bench.spin import Pan, compare, verdict
+from armkvm.bench.spin.compare import PAIRS, Claims, Common, Find, Hunt, Pair, Row, Side
 from armkvm.check.mutants import MUTANTS
-from armkvm.cli import spin
 from armkvm.cli.codes import Code
 from armkvm.cli.main import FailedError, main
-from armkvm.cli.spin import Pan, compare, verdict
-from armkvm.cli.spin.compare import PAIRS, Claims, Common, Find, Hunt, Pair, Row, Side
 
 OURS = Side(10, 30, 2.0, 5)
 THEIRS = Side(1000, 3000, 0.5, 6)

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from armkvm.cli.main import main
-from armkvm.vmm import guest
-from armkvm.vmm.initramfs import default_initramfs
+from armkvm.vmm.guest import debian
+from armkvm.vmm.guest.initramfs import default_initramfs
 
 
 def test_fetch_of_what_is_there(cache_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = guest.cache_folder() / "trixie-rt"
+    folder = debian.cache_folder() / "trixie-rt"
     folder.mkdir(parents=True)
     files = {"Image": b"kernel", "busybox": b"box"}
     for name, data in files.items():

@@ -11,8 +11,8 @@ import pytest
 
 from armkvm.cli.codes import OF_OUTCOME, Code
 from armkvm.cli.main import main
-from armkvm.vmm import bare, guest
-from armkvm.vmm.initramfs import default_initramfs
+from armkvm.vmm.guest import bare, debian
+from armkvm.vmm.guest.initramfs import default_initramfs
 
 
 class Recorder:
@@ -81,7 +81,7 @@ def kernel(tmp_path: Path) -> str:
 
 
 def put_default_guest() -> None:
-    folder = guest.cache_folder() / "host-cloud"
+    folder = debian.cache_folder() / "host-cloud"
     folder.mkdir(parents=True)
     image = bare.program()[:56].ljust(56) + b"ARM\x64" + bytes(4)
     image = image[:8] + bytes(48) + image[56:]

@@ -9,7 +9,7 @@ import pytest
 
 from armkvm.cli.codes import Code
 from armkvm.cli.main import main
-from armkvm.vmm import bare
+from armkvm.vmm.guest import bare
 
 
 @pytest.mark.parametrize("name", ["trace.txt", "trace.json"])

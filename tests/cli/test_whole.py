@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from armkvm.cli import mips
+from armkvm.bench import mips
 from armkvm.cli.codes import Code
 from armkvm.engine.cpu import Engine
-from armkvm.vmm import bare
+from armkvm.vmm.guest import bare
 
 LIMIT = 120
 COMMAND = [sys.executable, "-m", "armkvm", "run"]
@@ -65,7 +65,7 @@ def test_bare_guest_ticks_to_the_instruction(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("program", mips.KERNELS, ids=lambda program: program.name)
 def test_bench_kernels_agree_with_qemu(program: mips.Kernel, tmp_path: Path) -> None:
-    # What QEMU answers with count 1; tests/cli/test_mips.py checks the programs themselves.
+    # What QEMU answers with count 1; tests/bench/test_mips.py checks the programs themselves.
     answers = {
         "xorshift": "dc1b77ae0bf34e89",
         "sieve": "000000000000198e",

@@ -5,9 +5,9 @@ from functools import cache
 import pytest
 from tests.conformance.truth import truth
 
+from armkvm.client.inprocess import InProcess
 from armkvm.conformance import DONE, run
 from armkvm.conformance.compare import HOSTS, compare, sections
-from armkvm.conformance.inprocess import InProcess
 
 
 @cache

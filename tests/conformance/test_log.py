@@ -7,7 +7,7 @@ from tests.conformance.truth import truth
 
 from armkvm.abi import kvm as k
 from armkvm.abi.structs import KvmRun
-from armkvm.conformance.client import Bell
+from armkvm.client.protocol import Bell
 from armkvm.conformance.log import IO, RAM, UNTOUCHED, Answer, error_name, exit_name, run_line
 
 

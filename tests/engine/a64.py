@@ -6,7 +6,7 @@ numbers; 31 is XZR or SP as the instruction has it.
 
 from __future__ import annotations
 
-from armkvm.isa.sysreg import BY_NAME
+from armkvm.arch.sysreg import BY_NAME
 
 NOP, ISB, WFI, WFE, ERET = 0xD503201F, 0xD5033FDF, 0xD503207F, 0xD503205F, 0xD69F03E0
 B_SELF = 0x14000000

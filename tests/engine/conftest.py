@@ -1,16 +1,9 @@
 """Fixtures for the tests of the engine."""
 
 import pytest
+from tests.engine.world import World
 
 from armkvm.engine.cpu import Engine
-
-from .world import World
-
-
-@pytest.fixture(scope="session")
-def engine() -> Engine:
-    """The compiled engine."""
-    return Engine.load()
 
 
 @pytest.fixture

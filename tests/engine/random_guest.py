@@ -17,10 +17,10 @@ from collections.abc import Sequence
 
 from tests.engine import a64
 
+from armkvm.arch.sysreg import STORED
 from armkvm.engine.cpu import Cpu, Engine, Exit, Stage2
 from armkvm.engine.layout import State
 from armkvm.isa.all import forms
-from armkvm.isa.sysreg import STORED
 from armkvm.isa.table import Form
 
 RAM = 0x8_0000  # bytes at IPA 0: code, data, and tables in the upper part

@@ -126,12 +126,10 @@ def test_a_directory_in_the_way(compiled: list[int]) -> None:
 
 
 def test_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It follows every source of isa and engine, by name and contents, and nothing else."""
+    """It follows every source of arch, isa and engine, in rooms too, and nothing else."""
     real = Path(build.__file__).parent.parent
-    for folder in ("isa", "engine"):
-        (tmp_path / folder).mkdir()
-        for source in (real / folder).glob("*.py"):
-            shutil.copy(source, tmp_path / folder)
+    for folder in ("arch", "isa", "engine"):
+        shutil.copytree(real / folder, tmp_path / folder)
     (tmp_path / "kvm").mkdir()
     monkeypatch.setattr(build, "__file__", str(tmp_path / "engine" / "build.py"))
     first = key()
@@ -139,7 +137,11 @@ def test_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "kvm" / "vm.py").write_text("x = 1\n")
     assert key() == first
     seen = {first}
-    for source in (tmp_path / "isa" / "lse.py", tmp_path / "engine" / "walk.py"):
+    for source in (
+        tmp_path / "isa" / "ldst" / "lse.py",
+        tmp_path / "engine" / "native" / "walk.py",
+        tmp_path / "arch" / "sysreg.py",
+    ):
         source.write_bytes(source.read_bytes() + b"\n")
         seen.add(key())
         source.rename(source.with_name("other.py"))
@@ -148,7 +150,7 @@ def test_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen.add(key())
     monkeypatch.setattr("llvmlite.binding.get_host_cpu_name", lambda: "another")
     seen.add(key())
-    assert len(seen) == 7
+    assert len(seen) == 9
 
 
 def test_features_come_from_the_cache(engine: object) -> None:

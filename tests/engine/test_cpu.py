@@ -8,12 +8,11 @@ import threading
 import time
 
 import pytest
+from tests.engine.a64 import B_SELF, NOP, add, b, hvc, ldr, mov, movz, str_, svc
+from tests.engine.world import AF, CODE, DATA, EL0, EL1H, EL1T, VECTORS, Space, World
 
 from armkvm.engine import layout
 from armkvm.engine.cpu import NEVER, Cpu, Engine, Exit, Stage2
-
-from .a64 import B_SELF, NOP, add, b, hvc, ldr, mov, movz, str_, svc
-from .world import AF, CODE, DATA, EL0, EL1H, EL1T, VECTORS, Space, World
 
 M64 = (1 << 64) - 1
 

@@ -12,9 +12,9 @@ import mmap
 import struct
 from dataclasses import dataclass
 
-from armkvm.engine.cpu import Cpu, Engine, Stage2
+from tests.engine.a64 import hvc
 
-from .a64 import hvc
+from armkvm.engine.cpu import Cpu, Engine, Stage2
 
 SIZE = 0x80_0000
 CODE, DATA, VECTORS, _TABLES = 0x1_0000, 0x2_0000, 0x4_0000, 0x40_0000

@@ -1,16 +1,9 @@
 """Fixtures for the tests of instructions."""
 
 import pytest
+from tests.isa.bench import Bench
 
 from armkvm.engine.cpu import Engine
-
-from .bench import Bench
-
-
-@pytest.fixture(scope="session")
-def engine() -> Engine:
-    """The compiled engine."""
-    return Engine.load()
 
 
 @pytest.fixture

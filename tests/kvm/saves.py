@@ -18,7 +18,7 @@ from armkvm.abi import kvm as k
 from armkvm.abi.structs import KvmRun
 from armkvm.kvm import System
 from armkvm.vmm.console import BufferConsole
-from armkvm.vmm.loader import load
+from armkvm.vmm.guest.loader import load
 from armkvm.vmm.machine import Config, Machine, Outcome
 from armkvm.vmm.snapshot import Snapshot
 

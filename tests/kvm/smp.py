@@ -14,7 +14,7 @@ from typing import Any
 
 from armkvm.kvm import System
 from armkvm.vmm.console import BufferConsole
-from armkvm.vmm.loader import load
+from armkvm.vmm.guest.loader import load
 from armkvm.vmm.machine import Config, Machine, Outcome
 
 HERE = Path(__file__).parent

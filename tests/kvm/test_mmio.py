@@ -10,8 +10,8 @@ from tests.kvm.rig import IO, RAM, Ops, Rig, fails
 
 from armkvm.abi import kvm as k
 from armkvm.abi import regs
+from armkvm.arch import esr as e
 from armkvm.host.scripted import Load, ScriptedCpu, Store
-from armkvm.kvm import esr as e
 from armkvm.kvm.handle_exit import arm_exit_handlers
 
 BYTES = 0x8877_6655_4433_22F1

@@ -32,13 +32,13 @@ from typing import Any
 from tests.lockstep.machine import SteppedMachine
 from tests.lockstep.unicorn_cpu import UnicornBackend, UnicornCpu
 
+from armkvm.arch.sysreg import STORED
 from armkvm.host.cpu import Backend, EngineBackend
 from armkvm.isa.disasm import disassemble
-from armkvm.isa.sysreg import STORED
-from armkvm.vmm import bare, loader
 from armkvm.vmm.board import RAM_BASE
-from armkvm.vmm.guest import fetch
-from armkvm.vmm.initramfs import BATCH, default_initramfs
+from armkvm.vmm.guest import bare, loader
+from armkvm.vmm.guest.debian import fetch
+from armkvm.vmm.guest.initramfs import BATCH, default_initramfs
 
 SMALLER = 16  # how much the step shrinks from one fork to the next
 # Memory is compared, and the process forked, every so many steps and instructions.

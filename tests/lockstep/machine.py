@@ -13,7 +13,7 @@ from armkvm.abi import kvm as k
 from armkvm.host.cpu import Backend
 from armkvm.kvm.system import System
 from armkvm.vmm.console import BufferConsole
-from armkvm.vmm.loader import Image
+from armkvm.vmm.guest.loader import Image
 from armkvm.vmm.machine import Config, Machine, Outcome
 
 _MAP_FIXED = 0x10

@@ -18,8 +18,8 @@ from tests.oracle.samples import Samples, accesses_memory
 
 from armkvm.isa.disasm import decode, forms
 from armkvm.isa.table import Form
-from armkvm.vmm import loader
 from armkvm.vmm.board import FLAT_BASE
+from armkvm.vmm.guest import loader
 
 HERE = Path(__file__).parent
 SOURCE, WORDS = HERE / "mixed.S", HERE / "mixed.hex"

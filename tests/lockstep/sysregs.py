@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from tests.lockstep.private import Private, Reginfo
 
-from armkvm.engine.timer import FREQUENCY
+from armkvm.arch.sysreg import ALL, STORED, SYSREGS, SysReg
+from armkvm.engine.native.timer import FREQUENCY
 from armkvm.isa.disasm import decode
-from armkvm.isa.sysreg import ALL, STORED, SYSREGS, SysReg
 
 if TYPE_CHECKING:
     from tests.lockstep.unicorn_cpu import UnicornCpu

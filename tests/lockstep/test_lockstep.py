@@ -19,9 +19,9 @@ from tests.lockstep.machine import SteppedMachine
 from tests.lockstep.syndrome import access_syndrome, access_va
 from tests.lockstep.unicorn_cpu import UnicornBackend
 
+from armkvm.arch.sysreg import SYSREGS
 from armkvm.host.cpu import EngineBackend
-from armkvm.isa.sysreg import SYSREGS
-from armkvm.vmm import loader
+from armkvm.vmm.guest import loader
 
 BARE_MEMORY = 8 << 20
 

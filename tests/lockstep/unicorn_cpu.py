@@ -4,7 +4,7 @@ The same hypervisor, devices and guest run on it, and it counts as the engine do
 instructions, a taken exception as one, nothing for an instruction that leaves for EL2 (but HVC).
 unicorn's counter is advanced before each instruction, so what is left to do is to take back one
 for a trap and to add one for a fault of the fetch and for an interrupt taken on entry. Time and
-timers are functions of the count, as in engine/timer.py, computed here independently.
+timers are functions of the count, as in engine/native/timer.py, computed here independently.
 
 `state` is the engine's struct; it is copied to and from unicorn around each run. For tests only:
 one CPU a VM, little attention to speed.
@@ -21,6 +21,7 @@ from tests.lockstep.syndrome import access_syndrome, access_va, sys_iss
 from tests.lockstep.sysregs import SystemRegisters
 from unicorn import arm64_const as regs
 
+from armkvm.arch.sysreg import BY_ENCODING, SysReg
 from armkvm.engine import layout
 from armkvm.engine.cpu import Engine
 from armkvm.host.cpu import (
@@ -32,7 +33,6 @@ from armkvm.host.cpu import (
     GuestCpu,
     GuestMemory,
 )
-from armkvm.isa.sysreg import BY_ENCODING, SysReg
 
 M64 = (1 << 64) - 1
 _UNTIL = 1 << 63  # no address of a guest

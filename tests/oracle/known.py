@@ -36,7 +36,7 @@ def _refused_exclusive(form: Form, sample: Sample) -> bool:
 
 
 def _narrow_signed_minmax(form: Form, sample: Sample) -> bool:
-    """LDSMAX and LDSMIN of less than 64 bits; tests/isa/test_lse.py checks them instead."""
+    """LDSMAX and LDSMIN of less than 64 bits; tests/isa/ldst/test_lse.py checks them instead."""
     op = sample.word >> 12 & 0xF
     return form.name.startswith("LDADD") and sample.word >> 30 < 3 and op in (4, 5)
 

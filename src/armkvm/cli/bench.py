@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from armkvm.cli import mips, rival
+from armkvm.bench import BenchError, mips, rival
+from armkvm.bench.rival import Boot
 from armkvm.cli.main import complain
 from armkvm.cli.progress import shown
-from armkvm.cli.rival import BenchError, Boot
 from armkvm.cli.run import DEFAULT_PARAMS
 from armkvm.cli.sizes import positive, seconds
-from armkvm.vmm import guest
-from armkvm.vmm.guest import Progress
-from armkvm.vmm.initramfs import default_initramfs
+from armkvm.vmm.guest import debian
+from armkvm.vmm.guest.debian import Progress
+from armkvm.vmm.guest.initramfs import default_initramfs
 
 LIMIT = 600.0  # seconds that one run may take
 EXITS = 10_000  # of a kind, in one run
@@ -69,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     # Imported here: the other figures need no checker.
-    from armkvm.cli import spin
-    from armkvm.cli.spin import compare, show
+    from armkvm.bench import spin
+    from armkvm.bench.spin import compare, show
 
     missing = spin.missing()
     if missing:
@@ -87,7 +87,7 @@ def _check(args: argparse.Namespace) -> int:
 
 def boot(folder: Path, repeat: int, with_qemu: bool, progress: Progress) -> Iterator[Row]:
     """Command to BOOT-OK, caches warm: one run that is not counted comes first."""
-    found = guest.fetch(progress=progress)
+    found = debian.fetch(progress=progress)
     initrd = folder / "initramfs.cpio"
     initrd.write_bytes(default_initramfs(found.busybox.read_bytes()))
     what = Boot(found.kernel, initrd, f"{DEFAULT_PARAMS} armkvm.mode=batch")
@@ -132,7 +132,7 @@ def mips_rows(folder: Path, repeat: int, with_qemu: bool, progress: Progress) ->
 def exit_rows(folder: Path, repeat: int, with_qemu: bool, progress: Progress) -> Iterator[Row]:
     """What leaving the guest costs; and how much cheaper a tick is with KVM's own vgic."""
     # Imported here: the other figures are of processes, and need no engine in this one.
-    from armkvm.cli import exits
+    from armkvm.bench import exits
 
     runs = []
     for number in range(repeat):

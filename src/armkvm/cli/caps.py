@@ -85,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
 
 def probe() -> tuple[dict[str, int], dict[str, int]]:
     """The capabilities by name, and the ID registers of a vCPU by name."""
+    from armkvm.arch.sysreg import BY_NAME
     from armkvm.engine.cpu import Engine
-    from armkvm.isa.sysreg import BY_NAME
     from armkvm.kvm.system import System
 
     with shown() as progress:

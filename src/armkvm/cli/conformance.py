@@ -55,14 +55,14 @@ def _printer() -> Callable[[str], None]:
 
 def _run(args: argparse.Namespace, emit: Callable[[str], None], names: list[str]) -> None:
     if args.device is not None:
-        from armkvm.conformance.device import Device
+        from armkvm.client.device import Device
 
         with Device(args.device) as device:
             run_cases(device, emit, names)
         return
     # Imported here: on a real host only the client is needed, no engine.
     from armkvm.cli.progress import shown
-    from armkvm.conformance.inprocess import InProcess
+    from armkvm.client.inprocess import InProcess
     from armkvm.host.cpu import EngineBackend
 
     with shown() as progress:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from armkvm.cli.main import UsageError
-from armkvm.vmm.loader import read
+from armkvm.vmm.guest.loader import read
 
 WORD = re.compile(r"(0[xX])?[0-9a-fA-F]{1,8}")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import get_args
 
 from armkvm.cli.progress import shown
-from armkvm.vmm import guest
-from armkvm.vmm.initramfs import default_initramfs
-from armkvm.vmm.loader import read
+from armkvm.vmm.guest import debian
+from armkvm.vmm.guest.initramfs import default_initramfs
+from armkvm.vmm.guest.loader import read
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,16 +20,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="fetch")
     fetch = actions.add_parser("fetch", help="fetch a guest into the cache", allow_abbrev=False)
     fetch.add_argument("--suite", help="Debian suite, such as trixie (default: this machine's)")
-    fetch.add_argument(
-        "--flavour", choices=get_args(guest.Flavour), default="cloud", help="kernel (default cloud)"
-    )
+    flavours = get_args(debian.Flavour)
+    fetch.add_argument("--flavour", choices=flavours, default="cloud", help="kernel (cloud)")
     fetch.add_argument("--again", action="store_true", help="fetch even if it is in the cache")
 
 
 def run(args: argparse.Namespace) -> int:
     """Fetch and print the files' paths."""
     with shown() as progress:
-        found = guest.fetch(args.suite, args.flavour, again=args.again, progress=progress)
+        found = debian.fetch(args.suite, args.flavour, again=args.again, progress=progress)
     for name, version in found.packages.items():
         print(f"{name} {version}")
     initrd = found.folder / "initramfs.cpio"

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import NoReturn, Protocol, cast
 
 import armkvm
+from armkvm.bench import BenchError
 from armkvm.cli.codes import Code, table
 from armkvm.engine.errors import EngineError
 from armkvm.vmm.errors import FetchError, GuestError
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         complain(str(error))
         return Code.USAGE
-    except FailedError as error:
+    except (FailedError, BenchError) as error:
         complain(str(error))
         return Code.FAILED
     except (EngineError, FetchError) as error:

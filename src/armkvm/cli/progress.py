@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from armkvm.vmm.guest import Progress
+from armkvm.vmm.guest.debian import Progress
 
 
 @contextmanager

@@ -16,11 +16,12 @@ from armkvm.cli.codes import OF_OUTCOME
 from armkvm.cli.main import UsageError, complain
 from armkvm.cli.progress import shown
 from armkvm.cli.sizes import positive, seconds, size
-from armkvm.vmm import apt, guest, loader, snapshot, snapshot_file
+from armkvm.vmm import snapshot, snapshot_file
 from armkvm.vmm.board import RAM_BASE
 from armkvm.vmm.console import StdioConsole
-from armkvm.vmm.initramfs import default_initramfs
-from armkvm.vmm.irqchip import LIMITS
+from armkvm.vmm.guest import apt, debian, loader
+from armkvm.vmm.guest.initramfs import default_initramfs
+from armkvm.vmm.irqchip.irqchip import LIMITS
 
 if TYPE_CHECKING:
     from armkvm.vmm.machine import Machine, Outcome
@@ -196,12 +197,12 @@ def _guest(args: argparse.Namespace, *, interactive: bool) -> tuple[loader.Image
         flat = loader.is_flat(args.kernel)
         image = loader.load(kernel, initrd, mem_bytes=args.mem, flat=flat)
         return image, DEFAULT_PARAMS if args.params is None else args.params
-    found = guest.cached()
+    found = debian.cached()
     if found is None:
         if not apt.available():
             return _bare(args)
         with shown() as progress:
-            found = guest.fetch(progress=progress)
+            found = debian.fetch(progress=progress)
     kernel = loader.read(found.kernel, "kernel")
     initrd = default_initramfs(loader.read(found.busybox, "busybox"))
     words = [DEFAULT_PARAMS, f"armkvm.mode={'shell' if interactive else 'batch'}"]
@@ -211,7 +212,7 @@ def _guest(args: argparse.Namespace, *, interactive: bool) -> tuple[loader.Image
 
 
 def _bare(args: argparse.Namespace) -> tuple[loader.Image, str]:
-    from armkvm.vmm import bare
+    from armkvm.vmm.guest import bare
 
     complain(
         "no apt here to fetch a Linux with, so this is the built-in bare-metal guest; "

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from armkvm.client.protocol import Client
 from armkvm.conformance.cases import CASES, ON_REQUEST
-from armkvm.conformance.client import Client
 from armkvm.conformance.session import Emit, Session
 
 DONE = "ORACLE-DONE"  # the log's last line

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from armkvm.abi import kvm as k
 from armkvm.abi.structs import KvmRun
-from armkvm.conformance.client import Bell
+from armkvm.client.protocol import Bell
 
 IO = 0x1000_0000  # the guests' MMIO; addresses are printed relative to it
 RAM = 0x4000_0000  # the guests' memory, likewise

@@ -14,7 +14,7 @@ from armkvm.abi import ioctl as nr
 from armkvm.abi import kvm as k
 from armkvm.abi import regs
 from armkvm.abi import structs as st
-from armkvm.conformance.client import Argument, address
+from armkvm.client.protocol import Argument, address
 from armkvm.conformance.guests import programs
 from armkvm.conformance.log import IO, M64, RAM, UNTOUCHED, Answer, run_line
 from armkvm.conformance.session import Session

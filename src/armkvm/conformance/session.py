@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from armkvm.abi import ioctl as nr
-from armkvm.conformance.client import Argument, Client
+from armkvm.client.protocol import Argument, Client
 from armkvm.conformance.log import Answer
 
 Emit = Callable[[str], None]

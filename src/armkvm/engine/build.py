@@ -1,8 +1,9 @@
 """Compiling the engine, and keeping the result on disk.
 
-The object file depends on the sources of isa and engine, on llvmlite and on the host CPU: the hash
-of these is its name in the cache. A cached file carries the digest of its own contents, so that a
-half-written or damaged one is noticed and made again. It is written beside its place and renamed.
+The object file depends on the sources of arch, isa and engine, on llvmlite and on the host CPU: the
+hash of these is its name in the cache. A cached file carries the digest of its own contents, so
+that a half-written or damaged one is noticed and made again. It is written beside its place and
+renamed.
 """
 
 from __future__ import annotations
@@ -25,17 +26,7 @@ from armkvm.isa.features import id_registers
 Progress = Callable[[str, int, int], None]  # what, done, total
 
 _MAGIC = b"armkvm engine 1\n"
-SYMBOLS = (
-    "run",
-    "flush_all",
-    "set_context",
-    "derive",
-    "pstate",
-    "set_pstate",
-    "set_mode",
-    "deliver",
-)
-
+SOURCES = ("arch", "isa", "engine")  # what the object file is made from
 
 # What the generated code takes for granted of an x86-64 host: the level x86-64-v3.
 REQUIRED = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
@@ -59,9 +50,9 @@ def key() -> str:
     """Hash of everything that the object file depends on."""
     package = Path(__file__).parent.parent
     h = hashlib.sha256()
-    for folder in ("isa", "engine"):
-        for source in sorted((package / folder).glob("*.py")):
-            h.update(source.name.encode() + b"\0" + source.read_bytes())
+    for folder in SOURCES:
+        for source in sorted((package / folder).rglob("*.py")):
+            h.update(f"{source.relative_to(package)}\0".encode() + source.read_bytes())
     features = llvm.get_host_cpu_features().flatten()
     h.update(f"{llvmlite.__version__} {llvm.get_host_cpu_name()} {features}".encode())
     return h.hexdigest()[:32]

@@ -11,11 +11,11 @@ import ctypes
 import mmap
 from typing import Protocol
 
+from armkvm.arch.sysreg import BY_ENCODING, SYSREGS, SysReg
 from armkvm.engine import layout
 from armkvm.engine.build import Loaded, Progress, artefact
 from armkvm.engine.exits import ARENA_FULL, Exit
-from armkvm.engine.timer import FREQUENCY, NEVER, TICK_SHIFT
-from armkvm.isa.sysreg import BY_ENCODING, SYSREGS, SysReg
+from armkvm.engine.native.timer import FREQUENCY, NEVER, TICK_SHIFT
 
 __all__ = ["FREQUENCY", "NEVER", "TICK_SHIFT", "Cpu", "Engine", "Exit", "Stage2"]
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from armkvm.engine import control, decoder, exception, fpenv, fusion, gic, memory, timer, tlb, walk
-from armkvm.engine import native as natives
-from armkvm.engine.handler import CC, PARAMS, Handler
-from armkvm.engine.ir import INTRINSICS, METADATA
+from armkvm.engine.hosts import x86_64
+from armkvm.engine.interp import decoder, fusion
+from armkvm.engine.interp.handler import Handler
+from armkvm.engine.llvm import module as natives
+from armkvm.engine.llvm.code import CC, PARAMS
+from armkvm.engine.llvm.ir import INTRINSICS, METADATA
+from armkvm.engine.native import control, exception, gic, memory, timer, tlb, walk
 from armkvm.isa.all import forms
 from armkvm.isa.decode import tree
 from armkvm.isa.table import Form
@@ -49,7 +52,7 @@ def _variants(form: Form, name: str) -> dict[str, Handler]:
 def module(progress: Callable[[int, int], None] | None = None) -> str:
     """The whole module. `progress(done, total)` is called now and then while tracing."""
     natives.TEXTS.clear()
-    for part in (walk, memory, tlb, exception, timer, gic, fpenv, control):
+    for part in (walk, memory, tlb, exception, timer, gic, x86_64, control):
         part.build()
     all_forms = forms()
     parts: list[str] = []

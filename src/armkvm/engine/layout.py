@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 
-from armkvm.isa.sysreg import STORED
+from armkvm.arch.sysreg import STORED
 
 ZERO_SLOT, DUMP_SLOT, SP_SLOT = 32, 33, 31
 

@@ -8,22 +8,10 @@ import pkgutil
 import armkvm.isa
 from armkvm.isa.table import TABLE, Form, Insn
 
-_INFRASTRUCTURE = {
-    "all",
-    "value",
-    "field",
-    "machine",
-    "table",
-    "decode",
-    "disasm",
-    "asm",
-    "sysreg",
-    "features",
-}
-
-for _module in sorted(m.name for m in pkgutil.iter_modules(armkvm.isa.__path__)):
-    if _module not in _INFRASTRUCTURE:
-        importlib.import_module(f"armkvm.isa.{_module}")
+# A sub-package holds instructions; what lies beside it is the language they are written in.
+for _module in sorted(m.name for m in pkgutil.walk_packages(armkvm.isa.__path__, "armkvm.isa.")):
+    if _module.count(".") > 2:
+        importlib.import_module(_module)
 
 INSTRUCTIONS: list[Insn] = list(TABLE)
 

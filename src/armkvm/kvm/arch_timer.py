@@ -26,7 +26,7 @@ from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT, word
 from armkvm.host.hrtimer import Hrtimer
 from armkvm.kvm.file import fail
 from armkvm.kvm.kvm_host import M64
-from armkvm.kvm.vgic_irq import (
+from armkvm.kvm.vgic.irq import (
     VGIC_NR_PRIVATE_IRQS,
     VGIC_NR_SGIS,
     inject_irq,

@@ -14,7 +14,7 @@ from armkvm.host import sched
 from armkvm.host.cpu import NEVER
 from armkvm.host.pcpu import PhysicalCpu
 from armkvm.kvm import kvm_host as h
-from armkvm.kvm import pmu_emul
+from armkvm.kvm.pmu import emul as pmu_emul
 from armkvm.kvm.pvtime import update_stolen_time
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from armkvm.abi import kvm as k
+from armkvm.arch import esr as e
 from armkvm.host.cpu import EXIT_LIMIT, EXIT_TRAP
-from armkvm.kvm import esr as e
 from armkvm.kvm.file import fail
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from armkvm.abi.kvm import KVM_EXIT_INTR
+from armkvm.arch import esr as e
 from armkvm.host.cpu import EXIT_IRQ, EXIT_TRAP
-from armkvm.kvm import esr as e
 from armkvm.kvm.block import kvm_vcpu_halt, kvm_vcpu_on_spin
 from armkvm.kvm.debug import kvm_handle_guest_debug
 from armkvm.kvm.hypercalls import kvm_smccc_call_handler

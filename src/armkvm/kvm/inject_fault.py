@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from armkvm.kvm import esr as e
+from armkvm.arch import esr as e
 from armkvm.kvm import kvm_host as h
 from armkvm.kvm.file import fail
 

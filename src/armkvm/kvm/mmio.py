@@ -11,7 +11,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from armkvm.abi.kvm import KVM_EXIT_ARM_NISV, KVM_EXIT_MMIO
-from armkvm.kvm import esr as e
+from armkvm.arch import esr as e
 from armkvm.kvm.inject_fault import kvm_inject_dabt, kvm_inject_pabt, kvm_inject_size_fault
 from armkvm.kvm.kvm_host import M64
 

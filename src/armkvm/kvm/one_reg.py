@@ -13,14 +13,14 @@ from armkvm.abi import regs as r
 from armkvm.abi.kvm import KVM_ARM_VCPU_PSCI_0_2
 from armkvm.abi.psci import KVM_ARM_PSCI_0_1, KVM_ARM_PSCI_0_2, KVM_ARM_PSCI_1_0, KVM_ARM_PSCI_1_1
 from armkvm.abi.structs import KvmRegs, UserFpsimdState, UserPtRegs
+from armkvm.arch.sysreg import BY_ENCODING, STORED
 from armkvm.host.cpu import NS_PER_TICK_SHIFT
-from armkvm.isa.sysreg import BY_ENCODING, STORED
 from armkvm.kvm import arch_timer as at
 from armkvm.kvm.file import fail
 from armkvm.kvm.hypercalls import STD_HYP_PV_TIME, VENDOR_HYP_FUNC_FEAT, VENDOR_HYP_PTP
 from armkvm.kvm.kvm_host import M64
-from armkvm.kvm.pmu_regs import USER as PMU_REGS
-from armkvm.kvm.pmu_regs import get_user, set_user
+from armkvm.kvm.pmu.regs import USER as PMU_REGS
+from armkvm.kvm.pmu.regs import get_user, set_user
 from armkvm.kvm.sys_regs import ID_AA64PFR0_EL1, PFR0_GIC_SHIFT, Encoding, sys_reg_descs
 
 if TYPE_CHECKING:

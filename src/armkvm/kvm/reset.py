@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from armkvm.abi import kvm as k
 from armkvm.abi.psci import KVM_ARM_PSCI_0_1, KVM_ARM_PSCI_LATEST
-from armkvm.kvm import sys_regs, vgic_init
+from armkvm.kvm import sys_regs
 from armkvm.kvm.file import fail
-from armkvm.kvm.pmu_emul import PMUVER, Pmu
+from armkvm.kvm.pmu.emul import PMUVER, Pmu
+from armkvm.kvm.vgic import init as vgic_init
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu

@@ -21,11 +21,11 @@ from armkvm.abi.kvm import KVM_EXIT_INTR, KVM_EXIT_MMIO, KVM_EXIT_UNKNOWN, KVM_M
 from armkvm.host import sched
 from armkvm.host.cpu import EXIT_IRQ
 from armkvm.kvm import kvm_host as h
-from armkvm.kvm import pmu_emul
 from armkvm.kvm.block import cond_resched, kvm_vcpu_sleep, vcpu_load, vcpu_put
 from armkvm.kvm.handle_exit import handle_exit
 from armkvm.kvm.inject_fault import deliver_serror
 from armkvm.kvm.mmio import kvm_handle_mmio_return
+from armkvm.kvm.pmu import emul as pmu_emul
 from armkvm.kvm.psci import suspend
 from armkvm.kvm.reset import kvm_arch_vcpu_run_pid_change, kvm_reset_vcpu
 

@@ -7,7 +7,7 @@ Plain integers that only the vCPU's own thread writes. `exits` counts returns fr
 from __future__ import annotations
 
 from armkvm.abi.kvm import EXIT_NAMES
-from armkvm.kvm.esr import EC_NAMES
+from armkvm.arch.esr import EC_NAMES
 
 
 class VcpuStat:

@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from armkvm.arch import esr as e
 from armkvm.kvm import arch_timer as at
-from armkvm.kvm import esr as e
-from armkvm.kvm import pmu_regs
 from armkvm.kvm.inject_fault import kvm_inject_undefined
-from armkvm.kvm.pmu_regs import Undefined
-from armkvm.kvm.vgic_mmio_v3 import dispatch_sgi
+from armkvm.kvm.pmu import regs as pmu_regs
+from armkvm.kvm.pmu.regs import Undefined
+from armkvm.kvm.vgic.mmio_v3 import dispatch_sgi
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
@@ -232,7 +232,7 @@ def _set(vcpu: Vcpu, name: str, value: int) -> None:
 
 
 def _engine_encodings() -> dict[str, Encoding]:
-    from armkvm.isa.sysreg import STORED
+    from armkvm.arch.sysreg import STORED
 
     return {r.field: r.enc for r in STORED}
 

@@ -31,8 +31,8 @@ from armkvm.kvm.run import kvm_vcpu_ioctl_run
 from armkvm.kvm.stats import VcpuStat
 
 if TYPE_CHECKING:
-    from armkvm.kvm.pmu_emul import Pmu
-    from armkvm.kvm.vgic_irq import VgicCpu
+    from armkvm.kvm.pmu.emul import Pmu
+    from armkvm.kvm.vgic.irq import VgicCpu
     from armkvm.kvm.vm import Vm
 
 

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from armkvm.abi import kvm as k
-from armkvm.kvm import pmu_attr, pvtime
+from armkvm.kvm import pvtime
 from armkvm.kvm.file import fail
+from armkvm.kvm.pmu import attr as pmu_attr
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu

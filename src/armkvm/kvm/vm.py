@@ -27,25 +27,25 @@ from armkvm.abi.kvm import (
     KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
     KVM_MAX_IRQ_ROUTES,
 )
-from armkvm.kvm import vgic_init
 from armkvm.kvm.arch_timer import DEFAULT_PPIS, Offset
 from armkvm.kvm.capabilities import MANUAL_DIRTY_LOG_PROTECT
-from armkvm.kvm.coalesced_mmio import CoalescedMmio
-from armkvm.kvm.eventfd import IoEventFds
 from armkvm.kvm.file import Call, Handler, Writable, fail
-from armkvm.kvm.io_bus import IoBus
+from armkvm.kvm.io.bus import IoBus
+from armkvm.kvm.io.coalesced_mmio import CoalescedMmio
+from armkvm.kvm.io.eventfd import IoEventFds
+from armkvm.kvm.io.irqfd import IrqFds
 from armkvm.kvm.irq_line import irq_line
-from armkvm.kvm.irqfd import IrqFds
 from armkvm.kvm.kvm_host import REQ_SLEEP, REQ_VM_DEAD
 from armkvm.kvm.memslots import MemSlots
 from armkvm.kvm.vcpu import Vcpu
-from armkvm.kvm.vgic_its import VgicIts
-from armkvm.kvm.vgic_kvm_device import VgicDevice, set_legacy_vgic_v2_addr
+from armkvm.kvm.vgic import init as vgic_init
+from armkvm.kvm.vgic.its import VgicIts
+from armkvm.kvm.vgic.kvm_device import VgicDevice, set_legacy_vgic_v2_addr
 from armkvm.kvm.vm_memory import VmMemory
 
 if TYPE_CHECKING:
     from armkvm.kvm.system import System
-    from armkvm.kvm.vgic_irq import VgicDist
+    from armkvm.kvm.vgic.irq import VgicDist
 
 
 class Vm(VmMemory):

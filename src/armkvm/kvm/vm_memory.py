@@ -18,8 +18,8 @@ from armkvm.kvm.memslots import MemSlots, segments_of
 
 if TYPE_CHECKING:
     from armkvm.host.cpu import GuestMemory
-    from armkvm.kvm.coalesced_mmio import CoalescedMmio
-    from armkvm.kvm.eventfd import IoEventFds
+    from armkvm.kvm.io.coalesced_mmio import CoalescedMmio
+    from armkvm.kvm.io.eventfd import IoEventFds
 
 Read = Callable[[int], bytes]  # so many bytes of the client's; EFAULT
 

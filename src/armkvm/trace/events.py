@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from armkvm.abi import kvm as k
+from armkvm.arch.esr import EC_NAMES
 from armkvm.host.cpu import EXIT_IRQ, EXIT_TRAP
-from armkvm.kvm.esr import EC_NAMES
 
 EXCEPTION_TYPES: Final = {EXIT_IRQ: "IRQ", EXIT_TRAP: "TRAP"}
 # Exit reasons that 6.12's kvm_trace_exit_reason knows; later ones are printed as numbers.

@@ -25,15 +25,15 @@ from armkvm.abi import kvm as k
 from armkvm.kvm.system import System
 from armkvm.kvm.vcpu import Vcpu
 from armkvm.vmm import board, snapshot
-from armkvm.vmm.bus import Bus
 from armkvm.vmm.console import Console
-from armkvm.vmm.device import OddAccesses
+from armkvm.vmm.devices.bus import Bus
+from armkvm.vmm.devices.device import OddAccesses
+from armkvm.vmm.devices.pl011 import Pl011
+from armkvm.vmm.devices.pl031 import Pl031
 from armkvm.vmm.errors import GuestError
 from armkvm.vmm.fdt import Fdt, u64
-from armkvm.vmm.irqchip import DEVICE_PPIS, make
-from armkvm.vmm.loader import Image
-from armkvm.vmm.pl011 import Pl011
-from armkvm.vmm.pl031 import Pl031
+from armkvm.vmm.guest.loader import Image
+from armkvm.vmm.irqchip.irqchip import DEVICE_PPIS, make
 
 _SYSTEM_EVENTS = {
     k.KVM_SYSTEM_EVENT_SHUTDOWN: "shutdown",

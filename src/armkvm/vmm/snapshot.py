@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hin
 from armkvm.abi import kvm as k
 from armkvm.abi import regs as r
 from armkvm.abi import structs as st
-from armkvm.vmm import kernel_gic_state
 from armkvm.vmm.errors import GuestError
-from armkvm.vmm.kernel_gic import KernelGic
+from armkvm.vmm.irqchip import kernel_gic_state
+from armkvm.vmm.irqchip.kernel_gic import KernelGic
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu

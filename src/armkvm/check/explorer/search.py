@@ -12,7 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+import armkvm
 from armkvm.check.execution import locks
 from armkvm.check.execution.actors import Execution, Pruned, Violation
 from armkvm.check.execution.place import MACHINERY
@@ -22,6 +24,9 @@ from armkvm.check.explorer.reduction import Reduction
 from armkvm.check.world.world import World
 
 MACHINERY.update({__file__, locks.__file__})
+
+# The code that is explored: where its own exceptions come from is told.
+_EXPLORED = tuple(f"{Path(armkvm.__file__).parent / floor}/" for floor in ("kvm", "host"))
 
 SMALL = 100  # schedules: what has ended by then needs no reduction
 LESSONS, LESSON = 60, 400  # schedules to learn from, and their steps
@@ -91,7 +96,7 @@ def as_violation(error: BaseException | None) -> Violation | None:
     place = ""
     while where is not None:
         name = where.tb_frame.f_code.co_filename
-        if "/kvm/" in name or "/host/" in name:
+        if name.startswith(_EXPLORED):
             place = f" in {where.tb_frame.f_code.co_name}()"
         where = where.tb_next
     return Violation("I0", f"{type(error).__name__}{place}: {error}")

@@ -12,7 +12,7 @@ from armkvm.kvm import arch_timer, block
 from armkvm.kvm.arch_timer import IT_MASK, ArchTimer, TimerContext
 from armkvm.kvm.kvm_host import M64
 from armkvm.kvm.vcpu import Vcpu
-from armkvm.kvm.vgic_irq import VgicCpu, VgicIrq, queue_irq
+from armkvm.kvm.vgic.irq import VgicCpu, VgicIrq, queue_irq
 
 # an emulated timer
 

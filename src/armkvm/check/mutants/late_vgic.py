@@ -8,10 +8,11 @@ from typing import Any
 
 from armkvm.check.execution.patching import Patch
 from armkvm.check.mutants.table import mutant
-from armkvm.kvm import psci, reset, run, vgic_init, vm
+from armkvm.kvm import psci, reset, run, vm
 from armkvm.kvm import vcpu as vcpu_module
 from armkvm.kvm.vcpu import Vcpu
-from armkvm.kvm.vgic_irq import VgicCpu
+from armkvm.kvm.vgic import init as vgic_init
+from armkvm.kvm.vgic.irq import VgicCpu
 from armkvm.kvm.vm import Vm
 
 

@@ -10,12 +10,13 @@ from armkvm.check.execution.patching import Patch
 from armkvm.check.mutants.table import mutant
 from armkvm.host import sched
 from armkvm.host.hrtimer import Hrtimer
-from armkvm.kvm import block, irq_line, one_reg, psci, reset, run, vgic_irq
+from armkvm.kvm import block, irq_line, one_reg, psci, reset, run
 from armkvm.kvm import kvm_host as h
 from armkvm.kvm.arch_timer import ArchTimer
 from armkvm.kvm.vcpu import Vcpu
-from armkvm.kvm.vgic_irq import VgicIrq
-from armkvm.kvm.vgic_mmio import VgicIoDevice
+from armkvm.kvm.vgic import irq as vgic_irq
+from armkvm.kvm.vgic.irq import VgicIrq
+from armkvm.kvm.vgic.mmio import VgicIoDevice
 
 
 @mutant("line-without-request", "325f9c649c8a", "I6", "a line is set and the vCPU woken, without a "

@@ -11,12 +11,14 @@ from armkvm.abi import kvm as k
 from armkvm.check.execution.patching import Patch
 from armkvm.check.mutants.table import mutant
 from armkvm.host.pcpu import PerCpuIrq, PhysicalCpu
-from armkvm.kvm import block, pmu_emul, reset, run, sys_regs, vgic_v3
+from armkvm.kvm import block, reset, run, sys_regs
 from armkvm.kvm.arch_timer import ArchTimer, TimerContext
-from armkvm.kvm.pmu_emul import Pmu
+from armkvm.kvm.pmu import emul as pmu_emul
+from armkvm.kvm.pmu.emul import Pmu
 from armkvm.kvm.vcpu import Vcpu
-from armkvm.kvm.vgic_irq import map_is_active
-from armkvm.kvm.vgic_mmio_v3 import dispatch_sgi
+from armkvm.kvm.vgic import v3 as vgic_v3
+from armkvm.kvm.vgic.irq import map_is_active
+from armkvm.kvm.vgic.mmio_v3 import dispatch_sgi
 
 
 @mutant("ppi-left-disabled", "d60d8b64280c", "I8", "a VM without a vgic masks the host's timer "

@@ -12,7 +12,7 @@ from armkvm.check.world.guest import CheckCpu, Guest
 from armkvm.check.world.user import GICC, GICD, GICR, Vmm
 from armkvm.check.world.world import World
 from armkvm.kvm import Vcpu, Vm
-from armkvm.kvm.vgic_kvm_device import VgicDevice
+from armkvm.kvm.vgic.kvm_device import VgicDevice
 
 
 def cpu_of(vcpu: Vcpu) -> CheckCpu:

@@ -13,7 +13,7 @@ from armkvm.check.world.user import END, GICD, MARK, Vmm
 from armkvm.check.world.world import World
 from armkvm.host.scripted import Mask, Msr, Native, Store, Wfi
 from armkvm.kvm import Vcpu
-from armkvm.kvm.vgic_kvm_device import VgicDevice
+from armkvm.kvm.vgic.kvm_device import VgicDevice
 
 
 @scenario("vgic-timer", "a timer through the vgic", "I5", "I8")

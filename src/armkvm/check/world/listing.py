@@ -7,10 +7,10 @@ no registers to load them into.
 from __future__ import annotations
 
 from armkvm.abi import psci
+from armkvm.arch.sysreg import BY_ENCODING, Encoding
 from armkvm.check.world import user
 from armkvm.check.world.guest import GICC_CTLR, GICC_EOIR, GICC_IAR, GICC_PMR
 from armkvm.host.scripted import Hvc, Load, Mask, Mrs, Msr, Native, Op, Run, Store, Wfe, Wfi
-from armkvm.isa.sysreg import BY_ENCODING, Encoding
 
 DEVICES = {
     user.IAR: "IAR",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from armkvm.abi import ioctl as nr
 from armkvm.abi import structs as st
 from armkvm.abi.caps import Cap
-from armkvm.conformance.client import Thread
+from armkvm.client.protocol import Thread
 from armkvm.conformance.rig import CPU_LINE, FIQ, IRQ, Rig
 from armkvm.conformance.session import Session
 

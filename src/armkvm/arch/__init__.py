@@ -1,0 +1,1 @@
+"""The Arm architecture's numbers, each once: registers, syndromes, bits. A leaf."""

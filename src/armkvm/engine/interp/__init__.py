@@ -1,0 +1,1 @@
+"""The first tier: op records, a handler for each instruction form, the native decoder."""

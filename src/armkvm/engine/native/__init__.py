@@ -1,0 +1,1 @@
+"""The CPU around its instructions: memory, exceptions, timers, the GIC's CPU interface."""

@@ -1,0 +1,320 @@
+"""Exceptions taken to EL1, returns from them, and traps to EL2 (Arm ARM D1.3,
+AArch64.TakeException).
+
+A taken exception counts as one instruction, so that a guest whose vectors fault for ever still
+reaches its limits.
+"""
+
+from __future__ import annotations
+
+from armkvm.engine import layout
+from armkvm.engine.exits import Exit
+from armkvm.engine.interp.handler import ACCESS_CACHE, ACCESS_WRITE
+from armkvm.engine.llvm.code import Code
+from armkvm.engine.llvm.ir import RAM, Function
+from armkvm.engine.llvm.module import bit, cpu_array, field_at, native, param, routine
+from armkvm.engine.native.gic import HCR_EN
+from armkvm.engine.native.memory import STAGE1
+from armkvm.engine.native.walk import ALIGNMENT, WALK_EL0
+from armkvm.isa.value import Value
+
+SYNC, IRQ, FIQ, SERROR = 0x000, 0x080, 0x100, 0x180  # vector offsets
+
+# Exception classes (ESR_ELx.EC, D17.2.37).
+EC_UNKNOWN, EC_WFX, EC_FP, EC_ILLEGAL = 0x00, 0x01, 0x07, 0x0E
+EC_SVC, EC_HVC, EC_SMC, EC_SYS = 0x15, 0x16, 0x17, 0x18
+EC_IABT, EC_PC_ALIGN, EC_DABT, EC_SP_ALIGN, EC_BRK = 0x20, 0x22, 0x24, 0x26, 0x3C
+IL = 1 << 25  # a 32-bit instruction
+DFSC_TRANSLATION_L3 = 0x07  # what stage 2 says of an address without memory
+
+PSTATE_SS, PSTATE_IL = 1 << 21, 1 << 20
+
+
+def syndrome(ec: int, iss: int = 0) -> int:
+    """ESR_ELx for a 32-bit instruction."""
+    return ec << 26 | IL | iss
+
+
+def build() -> None:
+    """Enter the native functions of this file."""
+    _pstate()
+    _set_mode()
+    _deliver()
+    _synchronous()
+    _mem_fault()
+    _traps()
+    _eret()
+    _interrupts()
+
+
+def _pstate() -> None:
+    with native("pstate", "", ret="i64", public=True) as fn:
+        z = fn.get("flag_z").eq(0).zext("i64")
+        flags = fn.get("flag_n").lshr(63) << 31 | z << 30
+        flags = flags | fn.get("flag_c") << 29 | fn.get("flag_v") << 28
+        mode = fn.get("el") << 2 | fn.get("spsel") & fn.get("el")
+        state = fn.get("ss") << 21 | fn.get("il") << 20 | fn.get("daif") << 6
+        fn.ret(flags | state | mode)
+    with native("set_pstate", "i64 %spsr", public=True) as fn:
+        spsr = param(fn, "spsr")
+        fn.put("flag_n", spsr << 32)
+        fn.put("flag_z", bit(spsr, 30) ^ 1)
+        fn.put("flag_c", bit(spsr, 29))
+        fn.put("flag_v", bit(spsr, 28))
+        fn.put("ss", bit(spsr, 21))
+        fn.put("il", bit(spsr, 20))
+        fn.put("daif", spsr.lshr(6) & 15)
+        el = spsr.lshr(2) & 3
+        # PSTATE.SP is 1 at EL0 only in our bookkeeping of "not banked": EL0 always uses SP_EL0.
+        fn.line(f"call void @set_mode(ptr %cpu, i64 {el.ref}, i64 {bit(spsr, 0).ref})")
+
+
+def _set_mode() -> None:
+    """Change EL and SPSel: bank SP, switch TLBs, recompute what depends on the EL."""
+    with native("set_mode", "i64 %el, i64 %spsel", public=True) as fn:
+        el, spsel = param(fn, "el"), param(fn, "spsel")
+        # What the PMU's filters ask for: instructions retired at EL0. Who changes the EL has
+        # brought `count` up to date.
+        with fn.if_(fn.get("el").eq(0)):
+            fn.put("el0_count", fn.get("el0_count") + fn.get("count") - fn.get("mode_count"))
+        fn.put("mode_count", fn.get("count"))
+        old1 = (fn.get("spsel") & fn.get("el")).ne(0)
+        with fn.if_(old1):
+            fn.put("sp_el1_", fn.get("sp"))
+        with fn.unless(old1):
+            fn.put("sp_el0_", fn.get("sp"))
+        fn.put("el", el)
+        fn.put("spsel", spsel)
+        new1 = (spsel & el).ne(0)
+        fn.put("sp", fn.select(new1, fn.get("sp_el1_"), fn.get("sp_el0_")))
+        user = el.eq(0)
+        fn.put("dtlb", fn.select(user, fn.get("dtlb_el0"), cpu_array(fn, layout.DTLB_EL1)))
+        fn.put("itlb", fn.select(user, fn.get("itlb_el0"), cpu_array(fn, layout.ITLB_EL1)))
+        fn.line("call void @derive(ptr %cpu)")
+    with native("derive", "", public=True) as fn:
+        user = fn.get("el").eq(0)
+        sctlr = fn.get("sctlr_el1")
+        checks_sp = fn.select(user, bit(sctlr, 4), bit(sctlr, 3)).ne(0)
+        fn.put("sp_mask", fn.select(checks_sp, fn.const("i64", 15), 0))
+        # CPACR_EL1.FPEN: 0b11 traps nothing, 0b01 traps EL0, others trap both (D17.2.31).
+        fpen = fn.get("cpacr_el1").lshr(20) & 3
+        fn.put("fp_trap", fn.select(fpen.eq(3) | (fpen.eq(1) & ~user), fn.const("i64", 0), 1))
+
+
+def _deliver() -> None:
+    """Take an exception to EL1; returns the vector's address."""
+    with native("deliver", "i64 %elr, i64 %offset", ret="i64", public=True) as fn:
+        fn.put("spsr_el1", fn.call("pstate", "i64", "ptr %cpu"))
+        fn.put("elr_el1", param(fn, "elr"))
+        lower = fn.get("el").eq(0)
+        spx = fn.select(fn.get("spsel").ne(0), fn.const("i64", 0x200), 0)
+        base = fn.select(lower, 0x400, spx)
+        fn.put("daif", 15)
+        fn.put("il", 0)
+        fn.put("ss", 0)
+        fn.line("call void @set_mode(ptr %cpu, i64 1, i64 1)")
+        fn.ret(fn.get("vbar_el1") + base + param(fn, "offset"))
+
+
+def take(fn: Code, esr: Value | int, elr: Value, *, retired: Value | None = None) -> None:
+    """Take a synchronous exception; ends the block."""
+    retired = retired if retired is not None else fn.retired()
+    fn.put("esr_el1", esr)
+    fn.put("count", retired.lshr(5))
+    vector = fn.call("deliver", "i64", "ptr %cpu", elr, fn.const("i64", SYNC))
+    fn.jump(vector, retired)
+
+
+def word(fn: Code) -> Value:
+    """The instruction word of the present record."""
+    index = fn.pc().lshr(2) & 1023
+    page = fn.pointer(fn.op_address() - (index << layout.RECORD_SHIFT))
+    code = fn.pointer(field_at(fn, page, layout.META_CODE) + (index << 2))
+    return fn.load_at(code, "i32", RAM).zext("i64")
+
+
+def same_el(fn: Function) -> Value:
+    """1 where the exception comes from EL1 itself: added to the EC of aborts."""
+    return fn.get("el") & 1
+
+
+def _synchronous() -> None:
+    with routine("undefined") as fn:
+        w = word(fn)
+        # Registers that nobody implements are the hypervisor's business (HCR_EL2 traps them).
+        system = (w & 0xFFC0_0000).eq(0xD500_0000) & (w.lshr(19) & 3).ne(0)
+        # Those of the PMU are also at EL0: MDCR_EL2.TPM, and PMUSERENR_EL0 holds nothing back.
+        crm = w.lshr(8) & 15  # S3_3_C9_C12 and above, S3_3_C14_C8 and above
+        pmu = (w & 0x1F_F000).eq(0x1B_9000) & crm.uge(12)
+        pmu = system & (pmu | (w & 0x1F_F000).eq(0x1B_E000) & crm.uge(8))
+        with fn.if_(system & fn.get("el").ne(0) | pmu):
+            fn.tail("trap_sys")
+        fn.tail("unallocated")
+    with routine("unallocated") as fn:
+        take(fn, syndrome(EC_UNKNOWN), fn.pc())
+    with routine("sys_to_el1") as fn:  # EL0 used a register that SCTLR_EL1 or CNTKCTL_EL1 withholds
+        take(fn, _sys_iss(word(fn)) | syndrome(EC_SYS), fn.pc())
+    with routine("fp_trapped") as fn:
+        take(fn, syndrome(EC_FP, 0x1E << 20), fn.pc())  # CV, COND 0b1110
+    with routine("sp_alignment_fault") as fn:
+        take(fn, syndrome(EC_SP_ALIGN), fn.pc())
+    with routine("svc") as fn:
+        take(fn, fn.get("arg0") | syndrome(EC_SVC), fn.pc() + 4)
+    with routine("brk") as fn:
+        with fn.if_(fn.get("tde").ne(0)):  # MDCR_EL2.TDE
+            fn.put("esr_el2", fn.get("arg0") | syndrome(EC_BRK))
+            fn.leave(Exit.TRAP)
+        take(fn, fn.get("arg0") | syndrome(EC_BRK), fn.pc())
+    with routine("wfx_to_el1") as fn, fn.if_(_nothing_pending(fn)):
+        take(fn, fn.get("arg0") | syndrome(EC_WFX, 0x1E << 20), fn.pc())
+
+
+def _sys_iss(w: Value) -> Value:
+    """ISS of a trapped MSR, MRS or SYS (D17.2.37, EC 0x18)."""
+    op0, op2, op1 = w.lshr(19) & 3, w.lshr(5) & 7, w.lshr(16) & 7
+    crn, rt, crm = w.lshr(12) & 15, w & 31, w.lshr(8) & 15
+    return op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | bit(w, 21)
+
+
+def _mem_fault() -> None:
+    """A slow access failed: an abort to EL1, or a stage 2 abort for the hypervisor."""
+    with routine("mem_fault") as fn:
+        access = fn.get("access")
+        cache = (access & ACCESS_CACHE).ne(0)
+        w = word(fn)
+        write = ((access & ACCESS_WRITE).ne(0) | cache) & ~_reading_fails(fn, w)
+        iss = write.zext("i64") << 6 | cache.zext("i64") << 8
+        with fn.if_(fn.get("fault_kind").eq(STAGE1)):
+            fn.put("far_el1", fn.get("fault_va"))
+            ec = same_el(fn) + EC_DABT << 26
+            take(fn, ec | iss | fn.get("fault_status") | IL, fn.pc())
+        isv = _isv(fn, w)
+        in_window = (fn.get("fault_ipa") - fn.get("gicv_base")).ult(fn.get("gicv_size"))
+        with fn.if_(in_window & isv.ne(0)):
+            # Not a fault: stage 2 maps the GIC's virtual CPU interface there.
+            fn.put("arg0", isv)
+            fn.tail("gicv_access")
+        fn.put("esr_el2", iss | isv | syndrome(EC_DABT, DFSC_TRANSLATION_L3))
+        fn.put("far_el2", fn.get("fault_va"))
+        fn.put("hpfar_el2", fn.get("fault_ipa").lshr(12) << 4)
+        fn.leave(Exit.TRAP)
+
+
+def _reading_fails(fn: Function, w: Value) -> Value:
+    """True for an atomic read-modify-write whose read alone would have faulted: WnR is 0 then."""
+    form = [(0x3F20_0C00, 0x3820_0000), (0x3FA0_7C00, 0x08A0_7C00), (0xBFA0_7C00, 0x0820_7C00)]
+    atomic, cas, casp = ((w & mask).eq(value) for mask, value in form)
+    fails = fn.var("i1", 0)
+    with fn.if_(atomic | cas | casp):
+        how = fn.get("el").eq(0).zext("i64") * WALK_EL0
+        status = fn.call("walk", "i64", "ptr %cpu", fn.get("fault_va"), how)
+        stage1 = fn.get("fault_kind").eq(STAGE1)
+        seg = fn.call("segment", "ptr", "ptr %cpu", fn.get("fault_ipa"))
+        absent = fn.value("i1", f"icmp eq ptr {seg.ref}, null") & ~stage1
+        misaligned = stage1 & fn.get("fault_status").eq(ALIGNMENT)
+        fails.set(status.ne(0) | absent | misaligned)
+    return fails.get()
+
+
+def _isv(fn: Function, w: Value) -> Value:
+    """ISV, SAS, SSE, SRT, SF and AR for loads and stores of one general register (D17.2.37).
+
+    No syndrome for pairs, SIMD, exclusives, atomics and anything with writeback.
+    """
+
+    def form(mask: int, value: int) -> Value:
+        return (w & mask).eq(value)
+
+    ordered = form(0x3FA0_8000, 0x0880_8000)
+    literal = form(0x3F00_0000, 0x1800_0000)
+    register = form(0x3F20_0C00, 0x3820_0800)
+    unscaled = form(0x3F20_0C00, 0x3800_0000) | form(0x3F20_0C00, 0x3800_0800)
+    valid = form(0x3F00_0000, 0x3900_0000) | register | unscaled | ordered | literal
+    size = fn.select(literal, fn.select(w.lshr(30).eq(1), fn.const("i64", 3), 2), w.lshr(30))
+    opc = fn.select(ordered, bit(w, 22), w.lshr(22) & 3)
+    opc = fn.select(literal, fn.select(w.lshr(30).eq(2), fn.const("i64", 2), 1), opc)
+    sse = opc.uge(2)
+    sf = size.eq(3) | opc.eq(2)
+    iss = fn.const("i64", 1) << 24 | size << 22 | sse.zext("i64") << 21 | (w & 31) << 16
+    iss = iss | sf.zext("i64") << 15 | ordered.zext("i64") << 14
+    return fn.select(valid, iss, 0)
+
+
+def _nothing_pending(fn: Code) -> Value:
+    """WFI would wait: only then does it trap. A masked interrupt ends the wait as well."""
+    return fn.call("interrupt_lines", "i64", "ptr %cpu").eq(0)
+
+
+def _traps() -> None:
+    with routine("trap_sys") as fn:
+        fn.put("esr_el2", _sys_iss(word(fn)) | syndrome(EC_SYS))
+        fn.leave(Exit.TRAP)
+    with routine("hvc") as fn:  # the preferred return address is the next instruction
+        fn.put("esr_el2", fn.get("arg0") | syndrome(EC_HVC))
+        fn.leave(Exit.TRAP, fn.gep("%op", layout.RECORD))
+    with routine("smc") as fn:
+        fn.put("esr_el2", fn.get("arg0") | syndrome(EC_SMC))
+        fn.leave(Exit.TRAP)
+    with routine("wfe_trap") as fn:
+        fn.put("esr_el2", syndrome(EC_WFX, 0x1E << 20 | 1))
+        fn.leave(Exit.TRAP)
+    with routine("wfi") as fn:
+        with fn.if_(_nothing_pending(fn)):
+            fn.put("esr_el2", syndrome(EC_WFX, 0x1E << 20))
+            fn.leave(Exit.TRAP)
+
+
+def _eret() -> None:
+    """AArch64.ExceptionReturn. An illegal return keeps the mode and sets PSTATE.IL."""
+    with routine("eret") as fn:
+        spsr, target = fn.get("spsr_el1"), fn.get("elr_el1")
+        fn.put("excl_addr", -1)
+        mode = spsr & 0x1F
+        legal = mode.eq(0) | mode.eq(4) | mode.eq(5)
+        kept = fn.get("el") << 2 | fn.get("spsel")
+        illegal = (spsr & ~0x1F) | kept | PSTATE_IL
+        state = fn.select(legal, spsr, illegal)
+        fn.put("count", fn.retired().lshr(5))
+        fn.line(f"call void @set_pstate(ptr %cpu, i64 {state.ref})")
+        with fn.if_(fn.get("il").ne(0)):
+            take(fn, syndrome(EC_ILLEGAL), target)
+        _jump_or_interrupt(fn, target)
+
+
+def _jump_or_interrupt(fn: Code, target: Value) -> None:
+    offset = fn.call("pending_interrupt", "i64", "ptr %cpu")
+    with fn.if_(offset.ne(0)):
+        vector = fn.call("deliver", "i64", "ptr %cpu", target, offset)
+        fn.jump(vector, fn.retired())
+    fn.jump(target, fn.retired())
+
+
+def _interrupts() -> None:
+    with native("interrupt_lines", "", ret="i64") as fn:
+        # Virtual interrupts, bit 0 IRQ, bit 1 FIQ: HCR_EL2's and the GIC's virtual interface's.
+        vi, vf = (fn.get(line).ne(0).zext("i64") for line in ("hcr_vi", "hcr_vf"))
+        with fn.if_(bit(fn.get("ich_hcr"), HCR_EN).ne(0)):
+            fn.ret(vi | vf << 1 | fn.call("ich_signals", "i64", "ptr %cpu"))
+        fn.ret(vi | vf << 1)
+    with native("read_isr_el1", "i64 %count", ret="i64") as fn:
+        lines = fn.call("interrupt_lines", "i64", "ptr %cpu")
+        fn.ret(bit(lines, 0) << 7 | bit(lines, 1) << 6)
+    with native("pending_interrupt", "", ret="i64") as fn:
+        # The vector offset of the interrupt to take now, or 0.
+        daif = fn.get("daif")
+        with fn.if_((daif & 3).eq(3)):
+            fn.ret(0)
+        lines = fn.call("interrupt_lines", "i64", "ptr %cpu")
+        with fn.if_(bit(lines, 1).ne(0) & bit(daif, 0).eq(0)):
+            fn.ret(FIQ)
+        with fn.if_(bit(lines, 0).ne(0) & bit(daif, 1).eq(0)):
+            fn.ret(IRQ)
+        fn.ret(0)
+    with routine("write_spsel") as fn:
+        fn.line(f"call void @set_mode(ptr %cpu, i64 1, i64 {fn.get('arg0').ref})")
+    with routine("unmasked") as fn:  # PSTATE.DAIF has changed: a waiting interrupt comes now
+        offset = fn.call("pending_interrupt", "i64", "ptr %cpu")
+        with fn.if_(offset.ne(0)):
+            fn.put("count", fn.retired().lshr(5))
+            vector = fn.call("deliver", "i64", "ptr %cpu", fn.pc() + 4, offset)
+            fn.jump(vector, fn.retired())

@@ -1,0 +1,1 @@
+"""The base instructions: integers, branches, exceptions, system registers."""

@@ -1,0 +1,1 @@
+"""Scalar floating point: one file an encoding class, and the manual's pseudocode (fp*.py)."""

@@ -1,0 +1,161 @@
+"""Floating point off the fast path: NaNs, underflow before rounding, and flush-to-zero.
+
+A host operation's result is looked at once (`settled`): NaNs, numbers at the edge of underflow, and
+everything with FPCR.FZ set, go to a cold block that does what the manual's FPProcessNaNs(),
+FPProcessNaNs3(), FPRound() and FPUnpack() say.
+
+With FPCR.FZ the host flushes operands and results too (DAZ and FTZ), but has no IDC, and raises
+Inexact for a result that it flushes, where Arm raises Underflow alone. So while FZ is set every
+operation moves the flags that it raised from MXCSR to FPSR; one that flushed a result drops them
+and is done again with harmless operands in those lanes, to find the flags of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from armkvm.isa.fp.fpformat import (
+    DN,
+    FZ,
+    IDC,
+    UFC,
+    absolute,
+    any_lane,
+    both,
+    format_of,
+    fpcr_bit,
+    int_type,
+    is_denormal,
+    is_nan,
+    is_snan,
+    magnitude,
+    pattern,
+    raise_flags,
+    with_sign_of,
+)
+from armkvm.isa.machine import Machine
+from armkvm.isa.value import Value
+
+Operation = Callable[..., Value]  # of the operands, on the host
+HOST_UNDERFLOW = 1 << 4  # MXCSR.UE
+
+
+# -- NaNs -------------------------------------------------------------------------------------
+def process_nans(m: Machine, r: Value, operands: Sequence[Value]) -> Value:
+    """FPProcessNaNs() in the lanes where r is a NaN: the first signalling operand, made quiet, else
+    the first quiet one, else the default NaN; with FPCR.DN always the default NaN."""
+    f = format_of(r.ty)
+    default = m.const(int_type(r.ty), f.default_nan)
+    nan = default
+    for x in reversed(operands):
+        nan = m.select(is_nan(x), pattern(x), nan)
+    for x in reversed(operands):
+        nan = m.select(is_snan(x), pattern(x) | f.quiet, nan)
+    nan = m.select(fpcr_bit(m, DN), default, nan)
+    return m.select(is_nan(r), nan, pattern(r)).bitcast(r.ty)
+
+
+def default_nans(m: Machine, r: Value) -> Value:
+    """NaNs of r replaced where FPCR.DN says so; the host has made them quiet."""
+    lane = both(m, is_nan(r), fpcr_bit(m, DN))
+    default = m.const(int_type(r.ty), format_of(r.ty).default_nan)
+    return m.select(lane, default, pattern(r)).bitcast(r.ty)
+
+
+# -- underflow --------------------------------------------------------------------------------
+def at_edge(r: Value) -> Value:
+    """Lanes that hold the smallest normal number, of either sign."""
+    return magnitude(r).eq(format_of(r.ty).min_normal)
+
+
+def underflow(m: Machine, r: Value, lane: Value) -> Value:
+    """FPRound() of numbers below the smallest normal one that the host rounded up to it.
+
+    "Underflow occurs if exponent is too small before rounding, and result is inexact", and flushing
+    looks before rounding too; the host looks after. `lane`: at the edge, and below it when exact.
+    """
+    raise_flags(m, UFC, lane)
+    return m.select(both(m, lane, fpcr_bit(m, FZ)), with_sign_of(r, 0), r)
+
+
+# -- flush-to-zero ----------------------------------------------------------------------------
+def flushed(m: Machine, x: Value) -> Value:
+    """FPUnpack()'s value: with FPCR.FZ a denormal number is a zero of its sign."""
+    zero = both(m, is_denormal(x), fpcr_bit(m, FZ))
+    return m.select(zero, with_sign_of(x, 0), x)
+
+
+def _native(m: Machine, x: Value, name: str, ty: str, *args: Value) -> Value:
+    """Call one of the functions of engine/hosts/x86_64.py, from the trace that x belongs to."""
+    return m.call(name, ty, Value(x.m, "ptr", "%cpu"), *args)
+
+
+def host_flags(m: Machine, x: Value) -> Value:
+    """MXCSR: to be put back by set_host_flags() after a computation whose flags do not count."""
+    return _native(m, x, "get_mxcsr", "i32")
+
+
+def set_host_flags(m: Machine, mxcsr: Value) -> None:
+    """Put back what host_flags() gave."""
+    _native(m, mxcsr, "set_mxcsr", "void", mxcsr)
+
+
+def flush_to_zero(
+    m: Machine,
+    unpacked: Sequence[Value],
+    r: Value | None = None,
+    operation: Operation | None = None,
+    operands: Sequence[Value] = (),
+) -> None:
+    """What FPCR.FZ adds behind an operation; nothing where it is clear. FPUnpack(): IDC for
+    denormals among `unpacked`. With r = operation(operands) the result may have been flushed."""
+
+    def with_fz() -> Value:
+        for x in unpacked:
+            raise_flags(m, IDC, is_denormal(x))
+        trace = unpacked[0]
+        if r is not None and operation is not None:
+            # MXCSR holds what this operation raised: each one leaves it clear.
+            raise_flags(m, UFC, (host_flags(m, trace) & HOST_UNDERFLOW).ne(0))
+            _native(m, trace, "fp_enter", "void")
+            gone = magnitude(r).eq(0)
+            operation(*(m.select(gone, m.const(x.ty, 1.0), x) for x in operands))
+        _native(m, trace, "fp_harvest", "void")
+        return m.const("i1", 0)
+
+    m.unlikely(fpcr_bit(m, FZ), m.const("i1", 0), with_fz)
+
+
+# -- behind the fast path ---------------------------------------------------------------------
+def settled(
+    m: Machine,
+    operation: Operation,
+    operands: Sequence[Value],
+    *,
+    nan_operands: Sequence[Value] | None = None,
+    below: Callable[[Value], Value] | None = None,
+    flushes: bool = True,
+) -> Value:
+    """operation(operands) on the host, made Arm's: NaNs chosen as FPProcessNaNs() does, underflow
+    before rounding, flush-to-zero.
+
+    nan_operands: the manual's operands, where the host gets other ones. below(at): which of the
+    lanes `at` are below the smallest normal number before rounding; None for operations of which no
+    result is both tiny and inexact. flushes=False: no result is ever flushed.
+    """
+    r = operation(*operands)
+    originals = operands if nan_operands is None else nan_operands
+
+    def cold() -> Value:
+        out = process_nans(m, r, originals)
+        if below is not None:
+            at = at_edge(r)
+            out = underflow(m, out, at & below(at))
+        flush_to_zero(m, originals, out, operation if flushes else None, operands)
+        return out
+
+    if below is None:
+        odd = r.fcmp("uno", r)
+    else:  # one comparison finds both NaNs and the numbers at the edge
+        odd = absolute(m, r).fcmp("ueq", m.const(r.ty, format_of(r.ty).smallest))
+    return m.unlikely(any_lane(odd) | fpcr_bit(m, FZ), r, cold)

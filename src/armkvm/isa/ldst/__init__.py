@@ -1,0 +1,1 @@
+"""Loads and stores, one file an encoding class of the manual (C4.1)."""

@@ -1,0 +1,162 @@
+"""The default guest: Debian's arm64 kernel and a static busybox, kept in the user's cache.
+
+Fetched once through apt (see ``apt``). What is kept is a folder with two files and a manifest; it
+is made under another name and renamed when it is whole, so that a folder is either complete or
+not there. XDG_CACHE_HOME is honoured (XDG Base Directory Specification). Left out: kernel modules
+(the default guest needs none), a history of versions.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from armkvm.vmm.errors import FetchError, GuestError
+from armkvm.vmm.guest import apt
+
+Flavour = Literal["cloud", "generic", "rt"]
+
+# Debian's names for its arm64 kernels.
+METAPACKAGES: dict[Flavour, str] = {
+    "cloud": "linux-image-cloud-arm64",
+    "generic": "linux-image-arm64",
+    "rt": "linux-image-rt-arm64",
+}
+BUSYBOX = "busybox-static"
+KERNEL_PATTERN = r"boot/vmlinuz-.*"
+BUSYBOX_PATTERN = r"(usr/)?bin/busybox"
+FILES = ("Image", "busybox")
+
+# Called with what is being done, bytes so far and bytes in all (0, 0 where that is not known).
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest in the cache; ``packages`` maps the names of its Debian packages to versions."""
+
+    folder: Path
+    packages: dict[str, str]
+
+    @property
+    def kernel(self) -> Path:
+        return self.folder / "Image"
+
+    @property
+    def busybox(self) -> Path:
+        return self.folder / "busybox"
+
+
+def cache_folder() -> Path:
+    """Where fetched guests live."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification: a relative path is to be ignored.
+    base = Path(home) if os.path.isabs(home) else Path("~/.cache").expanduser()
+    return base / "armkvm" / "guests"
+
+
+def cached(suite: str | None = None, flavour: Flavour = "cloud") -> Guest | None:
+    """The guest if it is in the cache and whole. ``suite`` None is the machine's own."""
+    folder = _folder(suite, flavour)
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        sizes = {name: (folder / name).stat().st_size for name in FILES}
+        whole = all(manifest["files"][name]["size"] == sizes[name] for name in FILES)
+        return Guest(folder, dict(manifest["packages"])) if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def fetch(
+    suite: str | None = None,
+    flavour: Flavour = "cloud",
+    *,
+    again: bool = False,
+    progress: Progress = lambda step, done, total: None,
+) -> Guest:
+    """The guest from the cache, fetched first if it is not there (or ``again``).
+
+    Raises FetchError, whose message is one line, when apt, the network or the disk fail, and
+    GuestError when ``suite`` cannot be one.
+    """
+    if suite is not None and not suite.replace("-", "").isalnum():
+        raise GuestError(f"{suite!r} is no name of a Debian suite")
+    if not again and (guest := cached(suite, flavour)):
+        return guest
+    folder = _folder(suite, flavour)
+    try:
+        with _locked(folder.parent):
+            # Another process may have fetched it while this one waited for the lock.
+            if not again and (guest := cached(suite, flavour)):
+                return guest
+            _clear(folder.parent)
+            partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+            try:
+                _make(partial, suite, flavour, progress)
+                if folder.exists():
+                    shutil.rmtree(folder)
+                (partial / "guest").rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FetchError(f"cannot fetch the guest into {folder.parent}: {reason}") from None
+    guest = cached(suite, flavour)
+    if guest is None:
+        raise FetchError(f"the guest that was just fetched into {folder} is gone")
+    return guest
+
+
+def _folder(suite: str | None, flavour: Flavour) -> Path:
+    return cache_folder() / f"{suite or 'host'}-{flavour}"
+
+
+def _make(partial: Path, suite: str | None, flavour: Flavour, progress: Progress) -> None:
+    source = apt.Apt(partial / "apt", suite)
+    progress("reading Debian's package lists", 0, 0)
+    source.update()
+    kernel = source.stands_for(METAPACKAGES[flavour])
+    step = f"downloading {kernel}"
+    debs = source.download([kernel, BUSYBOX], lambda done, total: progress(step, done, total))
+    progress("unpacking", 0, 0)
+    guest = partial / "guest"
+    guest.mkdir()
+    apt.unpack(debs[0], KERNEL_PATTERN, guest / "Image")
+    apt.unpack(debs[1], BUSYBOX_PATTERN, guest / "busybox")
+    manifest = {
+        "packages": dict(_name_and_version(deb) for deb in debs),
+        "files": {name: _description(guest / name) for name in FILES},
+    }
+    (guest / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _name_and_version(deb: Path) -> tuple[str, str]:
+    name, version, _ = deb.name.split("_")
+    return name, version.replace("%3a", ":")
+
+
+def _description(path: Path) -> dict[str, int | str]:
+    data = path.read_bytes()
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One fetch at a time; the lock falls with the process that holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a fetch left that was killed. Only the holder of the lock may do that."""
+    for partial in folder.glob(".partial-*"):
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,199 @@
+"""The machine's interrupt controller, whichever it is: what the rest of the VMM wants of one.
+
+Devices drive lines into it, KVM's own devices report levels to it, it drives the vCPUs' lines, and
+it knows how its interrupts are written in a device tree. `make` chooses by the name on the command
+line: a GICv2 or a BCM2836 in user space, or one of KVM's (kernel_gic.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from armkvm.abi import kvm as k
+from armkvm.vmm import board
+from armkvm.vmm.board import Place
+from armkvm.vmm.devices.device import Line, Region, Report
+from armkvm.vmm.errors import GuestError
+from armkvm.vmm.fdt import Fdt
+from armkvm.vmm.irqchip.bcm2836 import CNTPNS, CNTV, CORES, SOURCE_GPU, Bcm2836
+from armkvm.vmm.irqchip.bcm2836_armctrl import Armctrl
+from armkvm.vmm.irqchip.gicv2 import MAX_CPUS, GicV2
+from armkvm.vmm.irqchip.kernel_gic import MAX_REDISTRIBUTORS, KernelGic
+
+if TYPE_CHECKING:
+    from armkvm.kvm.vm import Vm
+
+# Devices in the kernel whose level a user-space interrupt controller sees, and their PPIs.
+DEVICE_PPIS = {
+    k.KVM_ARM_DEV_EL1_VTIMER: board.PPI_VIRTUAL_TIMER,
+    k.KVM_ARM_DEV_EL1_PTIMER: board.PPI_PHYSICAL_TIMER,
+    k.KVM_ARM_DEV_PMU: board.PPI_PMU,
+}
+# By name on the command line: how many vCPUs it can serve, and what it is called then.
+LIMITS = {
+    "gicv2": (MAX_CPUS, "a GICv2 has 8 CPU interfaces"),
+    "kernel-gicv2": (MAX_CPUS, "a GICv2 has 8 CPU interfaces"),
+    "kernel-gicv3": (MAX_REDISTRIBUTORS, f"at most {MAX_REDISTRIBUTORS}"),
+    "bcm2836": (CORES, "a BCM2836 has 4 cores"),
+}
+
+
+class Irqchip(Protocol):
+    """One interrupt controller."""
+
+    windows: Sequence[tuple[int, Region]]  # what it has on the bus, by address
+    timer_cells: Sequence[int]  # the timer node's interrupts: secure, non-secure, virtual, hyp
+
+    def line(self, place: Place) -> Line:
+        """The input that a device drives."""
+
+    def set_device(self, cpu: int, device: int, level: bool) -> None:
+        """A KVM_ARM_DEV_* of a vCPU is at another level in device_irq_level."""
+
+    def tick(self) -> None:
+        """Guest time may have passed."""
+
+    def parts(self) -> dict[str, Any]:
+        """What has a state in user space, by name: objects with state() and restore(state)."""
+
+    def fdt(self, fdt: Fdt) -> None:
+        """Its nodes. The one that board.LABEL_GIC names is the whole tree's interrupt-parent."""
+
+    def interrupt(self, fdt: Fdt, place: Place) -> None:
+        """The interrupt properties of a device's node."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+def make(name: str, vm: Vm, cpus: int, now: Callable[[], int], report: Report) -> Irqchip:
+    """The interrupt controller of that name, for a VM whose vCPUs exist. GuestError."""
+    limit, why = LIMITS[name]
+    if cpus > limit:
+        raise GuestError(f"{cpus} CPUs are too many: {why}")
+    if name == "bcm2836":
+        return RaspberryPi(vm, cpus, now, report)
+    if name == "gicv2":
+        return UserGic(vm, cpus, report)
+    return KernelGic(vm, cpus, 2 if name == "kernel-gicv2" else 3)
+
+
+class _CpuLines:
+    """The vCPUs' IRQ and FIQ inputs, by KVM_IRQ_LINE."""
+
+    def __init__(self, vm: Vm) -> None:
+        self._vm = vm
+
+    def irq(self, cpu: int, level: bool) -> None:
+        """Drive a vCPU's IRQ."""
+        self._vm.irq_line(k.irq_word(k.KVM_ARM_IRQ_TYPE_CPU, cpu, k.KVM_ARM_IRQ_CPU_IRQ), level)
+
+    def fiq(self, cpu: int, level: bool) -> None:
+        """Drive a vCPU's FIQ."""
+        self._vm.irq_line(k.irq_word(k.KVM_ARM_IRQ_TYPE_CPU, cpu, k.KVM_ARM_IRQ_CPU_FIQ), level)
+
+
+class UserGic:
+    """A GICv2 in user space."""
+
+    timer_cells: Sequence[int] = board.TIMER_PPIS
+
+    def __init__(self, vm: Vm, cpus: int, report: Report) -> None:
+        lines = _CpuLines(vm)
+        self.gic = GicV2(cpus, lines.irq, lines.fiq, spis=board.SPIS, report=report)
+        self.windows: Sequence[tuple[int, Region]] = (
+            (board.GICD.base, self.gic.distributor),
+            (board.GICC.base, self.gic.cpu_interface),
+        )
+
+    def line(self, place: Place) -> Line:
+        return self.gic.spi_line(board.spi(place))
+
+    def set_device(self, cpu: int, device: int, level: bool) -> None:
+        self.gic.set_ppi(cpu, DEVICE_PPIS[device], level)
+
+    def tick(self) -> None:
+        """It has no timer."""
+
+    def parts(self) -> dict[str, Any]:
+        return {"gicv2": self.gic}
+
+    def fdt(self, fdt: Fdt) -> None:
+        self.gic.fdt(fdt, board.GICD, board.GICC)
+
+    def interrupt(self, fdt: Fdt, place: Place) -> None:
+        board.interrupt_fdt(fdt, place)
+
+    def close(self) -> None:
+        """It has nothing to give back."""
+
+
+class RaspberryPi:
+    """The two interrupt controllers of a BCM2836, where the GIC's windows would be.
+
+    The board's devices are the GPU's here: the UART at the interrupt that it has in the chip, the
+    clock at one of the GPIO block's.
+    """
+
+    LOCAL = Place(0x0800_0000, Bcm2836.size)
+    ARMCTRL = Place(0x0801_0000, Armctrl.size)
+    GPU_IRQS = {board.UART: 57, board.RTC: 52}
+    LABEL_ARMCTRL = "armctrl"
+
+    # An interrupt's number is its bit in the source register, where the hypervisor's timer comes
+    # before the virtual one.
+    timer_cells: Sequence[int] = tuple(
+        cell for bit in (0, 1, 3, 2) for cell in (bit, board.IRQ_LEVEL_HIGH)
+    )
+
+    def __init__(self, vm: Vm, cpus: int, now: Callable[[], int], report: Report) -> None:
+        lines = _CpuLines(vm)
+        self.local = Bcm2836(cpus, lines.irq, lines.fiq, now, report=report)
+        self.armctrl = Armctrl(self.local.set_gpu_irq, self.local.set_gpu_fiq, report=report)
+        self.windows: Sequence[tuple[int, Region]] = (
+            (self.LOCAL.base, self.local),
+            (self.ARMCTRL.base, self.armctrl),
+        )
+
+    def line(self, place: Place) -> Line:
+        number = self.GPU_IRQS[place]
+        return lambda level: self.armctrl.set_gpu(number, level)
+
+    def set_device(self, cpu: int, device: int, level: bool) -> None:
+        match device:
+            case k.KVM_ARM_DEV_EL1_VTIMER:
+                self.local.set_timer(cpu, CNTV, level)
+            case k.KVM_ARM_DEV_EL1_PTIMER:
+                self.local.set_timer(cpu, CNTPNS, level)
+            case k.KVM_ARM_DEV_PMU:
+                self.local.set_pmu(cpu, level)
+
+    def tick(self) -> None:
+        self.local.tick()
+
+    def parts(self) -> dict[str, Any]:
+        return {"bcm2836": self.local, "armctrl": self.armctrl}
+
+    def fdt(self, fdt: Fdt) -> None:
+        """By bindings/interrupt-controller/brcm,bcm2836-l1-intc and brcm,bcm2835-armctrl-ic."""
+        for place, chip, label in (
+            (self.LOCAL, "brcm,bcm2836-l1-intc", board.LABEL_GIC),
+            (self.ARMCTRL, "brcm,bcm2836-armctrl-ic", self.LABEL_ARMCTRL),
+        ):
+            with fdt.node(f"interrupt-controller@{place.base:x}"):
+                fdt.prop("compatible", chip)
+                fdt.reg(place.base, place.size)
+                fdt.prop("interrupt-controller")
+                fdt.prop("#interrupt-cells", 2)
+                fdt.prop("phandle", fdt.phandle(label))
+                if label == self.LABEL_ARMCTRL:
+                    fdt.prop("interrupts", SOURCE_GPU, board.IRQ_LEVEL_HIGH)
+
+    def interrupt(self, fdt: Fdt, place: Place) -> None:
+        number = self.GPU_IRQS[place]
+        fdt.prop("interrupt-parent", fdt.phandle(self.LABEL_ARMCTRL))
+        fdt.prop("interrupts", 1 + (number >> 5), number & 31)
+
+    def close(self) -> None:
+        """It has nothing to give back."""

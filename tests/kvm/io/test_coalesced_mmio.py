@@ -1,0 +1,69 @@
+"""Writes to a coalesced zone go to the ring in the second page."""
+
+from __future__ import annotations
+
+import errno
+
+from tests.engine import a64
+from tests.kvm.native import IO, Native, out
+from tests.kvm.rig import fails
+
+from armkvm.abi.structs import KvmCoalescedMmio, KvmCoalescedMmioRing
+from armkvm.kvm.io.coalesced_mmio import KVM_COALESCED_MMIO_MAX
+
+
+def ring(m: Native) -> tuple[KvmCoalescedMmioRing, list[KvmCoalescedMmio]]:
+    head = KvmCoalescedMmioRing.from_buffer(m.vcpu.pages, 4096)
+    kind = KvmCoalescedMmio * KVM_COALESCED_MMIO_MAX
+    return head, list(kind.from_buffer(m.vcpu.pages, 4096 + 8))
+
+
+def test_the_ring_has_room_for_what_the_kernel_says() -> None:
+    assert KVM_COALESCED_MMIO_MAX == 170
+
+
+def test_writes_are_queued_in_order() -> None:
+    program = [a64.movz(1, 5), out(1, 0x100), out(31, 0x108), out(1, 0x200)]
+    with Native(*program) as m:
+        m.vm.register_coalesced_mmio(IO + 0x100, 0x100)
+        assert m.stored() == (0x200, 5)
+        head, entries = ring(m)
+        assert (head.first, head.last) == (0, 2)
+        seen = [(e.phys_addr - IO, e.len, e.pio, bytes(e.data)) for e in entries[:2]]
+        assert seen == [(0x100, 8, 0, b"\5" + bytes(7)), (0x108, 8, 0, bytes(8))]
+
+
+def test_a_full_ring_is_an_exit() -> None:
+    with Native(out(31, 0x100), a64.b(-1)) as m:
+        m.vm.register_coalesced_mmio(IO, 0x1000)
+        assert m.stored() == (0x100, 0)
+        head, _ = ring(m)
+        assert (head.first, head.last) == (0, KVM_COALESCED_MMIO_MAX - 1)
+        head.first = 3
+        m.stored()
+        assert head.last == 2
+        head.last = 1 << 31  # user space may write anything
+        assert m.stored() == (0x100, 0)
+
+
+def test_zones_come_and_go() -> None:
+    with Native(out(31, 0x100), out(31, 0x200)) as m:
+        m.vm.register_coalesced_mmio(IO + 0x100, 8)
+        fails(errno.EINVAL, lambda: m.vm.register_coalesced_mmio(IO, 8, 2))
+        fails(errno.EINVAL, lambda: m.vm.unregister_coalesced_mmio(IO, 8, 2))
+        m.vm.unregister_coalesced_mmio(IO + 0x100, 16)  # not inside: nothing
+        assert m.stored()[0] == 0x200
+        m.vm.unregister_coalesced_mmio(IO + 0x100, 8)
+        assert not m.vm.mmio_bus.ranges
+
+
+def test_every_vcpu_shows_the_same_ring() -> None:
+    with Native(a64.NOP) as m:
+        other = m.vm.create_vcpu(1)
+        head, _ = ring(m)
+        head.last = 77
+        assert KvmCoalescedMmioRing.from_buffer(other.pages, 4096).last == 77
+        assert other.run_struct.exit_reason == 0
+        m.struct.exit_reason = 5
+        assert other.run_struct.exit_reason == 0
+        other.close()
