@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from armkvm.bench import mips, rival
+from armkvm.bench import BenchError, mips, rival
 from armkvm.bench.rival import Boot, Run
 from armkvm.cli import bench
 from armkvm.cli.codes import Code
-from armkvm.cli.main import FailedError, main
+from armkvm.cli.main import main
 
 
 def test_commands() -> None:
@@ -31,18 +31,18 @@ def test_whole() -> None:
     done = rival.whole(python("print(1)"), 30)
     assert done.output == b"1\n"
     assert 0 < done.seconds < 30
-    with pytest.raises(FailedError, match="armkvm ended with 3: why"):
+    with pytest.raises(BenchError, match="armkvm ended with 3: why"):
         rival.whole(python("import sys; print('x\\nwhy', file=sys.stderr); sys.exit(3)"), 30)
-    with pytest.raises(FailedError, match=r"not done within 0\.2 s"):
+    with pytest.raises(BenchError, match=r"not done within 0\.2 s"):
         rival.whole(python("input() if 0 else __import__('time').sleep(60)"), 0.2)
 
 
 def test_until() -> None:
     slow = "import os, time; os.write(1, b'BOOT'); time.sleep(.1); os.write(1, b'-OK')"
     assert 0.1 < rival.until(python(slow + "; time.sleep(60)"), b"BOOT-OK", 30) < 30
-    with pytest.raises(FailedError, match=r"ended without printing b'BOOT-OK': no word of why"):
+    with pytest.raises(BenchError, match=r"ended without printing b'BOOT-OK': no word of why"):
         rival.until(python("print('x')"), b"BOOT-OK", 30)
-    with pytest.raises(FailedError, match=r"did not print b'BOOT-OK' in 0\.2 s"):
+    with pytest.raises(BenchError, match=r"did not print b'BOOT-OK' in 0\.2 s"):
         rival.until(python("__import__('time').sleep(60)"), b"BOOT-OK", 0.2)
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from armkvm.bench import spin
+from armkvm.bench import BenchError, spin
 from armkvm.bench.spin import Pan, compare, verdict
 from armkvm.bench.spin.compare import PAIRS, Claims, Common, Find, Hunt, Pair, Row, Side
 from armkvm.check.mutants import MUTANTS
 from armkvm.cli.codes import Code
-from armkvm.cli.main import FailedError, main
+from armkvm.cli.main import main
 
 OURS = Side(10, 30, 2.0, 5)
 THEIRS = Side(1000, 3000, 0.5, 6)
@@ -127,17 +127,17 @@ def test_verdict(errors: int, violation: str, violated: str) -> None:
 
 
 def test_an_incomplete_search_is_none() -> None:
-    with pytest.raises(FailedError, match="did not look at all states"):
+    with pytest.raises(BenchError, match="did not look at all states"):
         verdict("error: max search depth too small\n" + SAID.format(errors=0, violation=""), 1)
 
 
 def test_a_model_that_does_not_compile(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    with pytest.raises(FailedError, match="spin ended with 1"):
+    with pytest.raises(BenchError, match="spin ended with 1"):
         Pan(tmp_path, 1, "guest=else")
     monkeypatch.setattr(spin, "LIMIT", 1e-6)
-    with pytest.raises(FailedError, match="spin was not done within"):
+    with pytest.raises(BenchError, match="spin was not done within"):
         Pan(tmp_path, 1)
 
 
@@ -190,7 +190,7 @@ def test_what_the_current_hypervisor_violates_is_no_figure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_args: object) -> list[Row]:
-        raise FailedError("protocol: I1: entered with outputs 0x1, told 0x0")
+        raise BenchError("protocol: I1: entered with outputs 0x1, told 0x0")
 
     Figures(monkeypatch)
     monkeypatch.setattr(compare, "rows", broken)

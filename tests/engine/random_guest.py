@@ -55,16 +55,15 @@ def guarded(size: int) -> tuple[mmap.mmap, int]:
     return memory, address + 4096
 
 
-# Percent of the words by the module of their description; the rest is ADR and anything.
-_WEIGHTS = {"ldst": 34, "lse": 4, "branch": 12, "dp": 20, "fp": 14, "system": 5}
+# Percent of the words by where they are described; the rest is ADR and anything.
+_WEIGHTS = {"ldst.lse": 4, "ldst": 34, "base.branch": 12, "base.system": 5, "base": 20, "": 14}
 
 
 def _classes() -> dict[str, list[Form]]:
     out: dict[str, list[Form]] = {}
     for form in forms():
-        module = form.insn.semantics.__module__.rpartition(".")[2]
-        kind = module.partition("_")[0]
-        out.setdefault(kind if kind in _WEIGHTS else "fp", []).append(form)
+        kind = next(k for k in _WEIGHTS if form.insn.encoding_class.startswith(k))
+        out.setdefault(kind, []).append(form)
     return out
 
 
@@ -80,7 +79,7 @@ def words(rng: random.Random, n: int = WORDS) -> list[int]:
         elif kind != "any":
             form = rng.choice(classes[kind])
             word = word & ~form.mask & 0xFFFF_FFFF | form.value
-            if kind == "branch" and rng.random() < 0.9:
+            if kind == "base.branch" and rng.random() < 0.9:
                 word = _near(word)
         out.append(word)
     return out

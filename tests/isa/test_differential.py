@@ -23,8 +23,8 @@ SEED = int(os.environ.get("ARMKVM_SEED", "1"))
 def _by_class() -> dict[str, list[Form]]:
     out: dict[str, list[Form]] = {}
     for form in forms():
-        out.setdefault(form.insn.semantics.__module__.rpartition(".")[2], []).append(form)
-    return {name: members for name, members in out.items() if not name.startswith("system")}
+        out.setdefault(form.insn.encoding_class, []).append(form)
+    return {name: members for name, members in out.items() if name != "base.system"}
 
 
 CLASSES = _by_class()

@@ -20,12 +20,10 @@ CODE, CODE_SIZE = 0x0020_0000, 0x0040_0000  # words under test; the region start
 DATA, DATA_SIZE = 0x4000_0000, 0x0004_0000  # scratch area
 STATE_BYTES = 256 + 512  # X[0..30], SP, V[0..31]
 
-_MEMORY = ("ldst", "lse")
-
 
 def accesses_memory(form: Form) -> bool:
     """True for loads, stores and atomics (literal loads included)."""
-    return form.insn.semantics.__module__.rpartition(".")[2].startswith(_MEMORY)
+    return form.insn.encoding_class.startswith("ldst.")
 
 
 @dataclass(slots=True)

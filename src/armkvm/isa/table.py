@@ -71,6 +71,11 @@ class Insn:
         default_factory=list
     )  # name, lo, width, operand
 
+    @property
+    def encoding_class(self) -> str:
+        """The file that describes it, from isa on: "ldst.pair"."""
+        return self.semantics.__module__.partition(".isa.")[2]
+
     def forms(self) -> Iterator[Form]:
         """All forms, in the order of their specialising fields."""
         mask, value = self._literal_bits()
