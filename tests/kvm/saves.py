@@ -17,6 +17,7 @@ from typing import Any
 from armkvm.abi import kvm as k
 from armkvm.abi.structs import KvmRun
 from armkvm.kvm import System
+from armkvm.vmm import snapshot
 from armkvm.vmm.console import BufferConsole
 from armkvm.vmm.guest.loader import load
 from armkvm.vmm.machine import Config, Machine, Outcome
@@ -98,12 +99,12 @@ class Kind:
         with self.machine() as machine:
             stop(machine)
             outcome = machine.run()
-            return end(machine, outcome), machine.save()
+            return end(machine, outcome), snapshot.save(machine)
 
     def rest(self, saved: Snapshot, system: System | None = None) -> End:
         """Go on with it to the end, in a new machine."""
         with self.machine(system, empty=True) as machine:
-            machine.restore(saved)
+            snapshot.restore(machine, saved)
             return end(machine, machine.run())
 
 

@@ -19,6 +19,7 @@ from armkvm.abi import kvm as k
 from armkvm.abi import regs as r
 from armkvm.abi.vgic import KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO
 from armkvm.kvm import System
+from armkvm.vmm import snapshot
 from armkvm.vmm.snapshot import Mismatch, Snapshot
 
 KINDS = {
@@ -75,13 +76,13 @@ def test_again_and_again(kind: Kind) -> None:
     output, lives = head.output, 1
     while True:
         with kind.machine(empty=True) as machine:
-            machine.restore(saved)
+            snapshot.restore(machine, saved)
             after_exits(3)(machine)
             got = saves.end(machine, machine.run())
             output, lives = output + got.output, lives + 1
             if got.reason != "saved":
                 break
-            saved = machine.save()
+            saved = snapshot.save(machine)
     assert output == whole.output
     assert (got.memory, got.seconds) == (whole.memory, whole.seconds)
     assert lives > whole.exits // 4
@@ -104,8 +105,8 @@ def test_what_is_restored_is_what_was_saved(kind: Kind) -> None:
     for exits in range(3, whole.exits, 7):
         _, saved = kind.until(after_exits(exits))
         with kind.machine(empty=True) as machine:
-            machine.restore(saved)
-            again = machine.save()
+            snapshot.restore(machine, saved)
+            again = snapshot.save(machine)
         assert comparable(again) == comparable(saved), exits
 
 
@@ -117,11 +118,11 @@ def test_beside_the_machine_that_was_saved(kind: Kind) -> None:
         with kind.machine(system) as first:
             after_exits(whole.exits // 2)(first)
             head = saves.end(first, first.run())
-            saved = first.save()
+            saved = snapshot.save(first)
             with kind.machine(system) as other:  # somebody else's guest makes time pass
                 other.run()
             with kind.machine(system, empty=True) as machine:
-                machine.restore(saved)
+                snapshot.restore(machine, saved)
                 vcpu = machine.vcpus[0]
                 registers = saved.vcpus[0].registers
                 for counter in (r.KVM_REG_ARM_TIMER_CNT, r.KVM_REG_ARM_PTIMER_CNT):
@@ -248,4 +249,4 @@ def test_a_snapshot_of_another_machine_is_refused() -> None:
         wrong.append(_damage(saved, vcpus=[dataclasses.replace(saved.vcpus[0], registers=bad)]))
     for one in wrong:
         with kind.machine(empty=True) as machine, pytest.raises(Mismatch):
-            machine.restore(one)
+            snapshot.restore(machine, one)

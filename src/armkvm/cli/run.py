@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         machine = Machine(config)
         try:
             if saved is not None:
-                machine.restore(saved)
+                snapshot.restore(machine, saved)
             if args.dump_dtb is not None:
                 _write(args.dump_dtb, machine.dtb())
             with _traced(machine, args.trace):
@@ -136,7 +136,7 @@ def _saved(args: argparse.Namespace) -> snapshot.Snapshot:
 
 def _save(path: str, machine: "Machine") -> None:
     try:
-        snapshot_file.write(path, machine.save())
+        snapshot_file.write(path, snapshot.save(machine))
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
     complain(f"saved in {path}: armkvm run --restore {path} goes on")

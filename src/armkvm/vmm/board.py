@@ -1,4 +1,4 @@
-"""The board: where things are. The memory map and interrupt numbers of QEMU's virt machine.
+"""The board: what is there beside the devices, by QEMU's virt machine. They say where they are.
 
 Addresses and interrupt numbers agree with QEMU's hw/arm/virt.c where both have the device, so
 that a guest built for that machine finds its console. The GIC's CPU interface is its 8 KiB, not
@@ -12,17 +12,17 @@ from armkvm.vmm.fdt import Fdt
 
 
 class Place(NamedTuple):
-    """A device's window and its SPI (counted from 0, as in the device tree's second cell)."""
+    """A device's window and its interrupts: the SPI behind a GIC (counted from 0, as in the device
+    tree's second cell), the GPU's interrupt behind a BCM2836."""
 
     base: int
     size: int
     spi: int | None = None
+    gpu_irq: int | None = None
 
 
 GICD = Place(0x0800_0000, 0x1_0000)
 GICC = Place(0x0801_0000, 0x2000)
-UART = Place(0x0900_0000, 0x1000, spi=1)
-RTC = Place(0x0901_0000, 0x1000, spi=2)
 
 # SPIs of the interrupt controller. QEMU's virt has 256.
 SPIS = 256
@@ -103,6 +103,12 @@ def spi(place: Place) -> int:
     """The SPI of a device that has one."""
     assert place.spi is not None
     return place.spi
+
+
+def gpu_irq(place: Place) -> int:
+    """The GPU's interrupt of a device that has one."""
+    assert place.gpu_irq is not None
+    return place.gpu_irq
 
 
 # How an interrupt controller describes a device's interrupt in the device's node.

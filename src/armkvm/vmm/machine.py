@@ -17,19 +17,20 @@ import errno
 import hashlib
 import mmap
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from armkvm import __version__
 from armkvm.abi import kvm as k
+from armkvm.abi.regs import CORE_PC, core_x
 from armkvm.kvm.system import System
 from armkvm.kvm.vcpu import Vcpu
-from armkvm.vmm import board, snapshot
+from armkvm.vmm import board
 from armkvm.vmm.console import Console
 from armkvm.vmm.devices.bus import Bus
 from armkvm.vmm.devices.device import OddAccesses
-from armkvm.vmm.devices.pl011 import Pl011
-from armkvm.vmm.devices.pl031 import Pl031
+from armkvm.vmm.devices.platform import Fit, Fitted, Platform, standard
 from armkvm.vmm.errors import GuestError
 from armkvm.vmm.fdt import Fdt, u64
 from armkvm.vmm.guest.loader import Image
@@ -55,6 +56,7 @@ class Config:
     max_insns: int | None = None
     timeout: float | None = None
     irqchip: str = "gicv2"  # a name in irqchip.LIMITS
+    devices: Sequence[Fit] = field(default_factory=standard)
 
 
 @dataclass
@@ -95,12 +97,12 @@ class Machine:
         self.irqchip = make(config.irqchip, self.vm, config.cpus, clock.now, self.odd)
         for base, region in self.irqchip.windows:
             self.bus.map(base, region)
-        self.uart = Pl011(self.console.write, self.irqchip.line(board.UART),
-                          on_room=self._feed_uart, report=self.odd)  # fmt: skip
-        self.rtc = Pl031(lambda: clock.wall_ns() / 1e9, self.irqchip.line(board.RTC),
-                         report=self.odd)  # fmt: skip
-        self.bus.map(board.UART.base, self.uart)
-        self.bus.map(board.RTC.base, self.rtc)
+        self.devices: list[Fitted] = []
+        platform = Platform(self.console, clock, self.irqchip.line, self.odd)
+        for fit in config.devices:
+            for fitted in fit(platform):
+                self.bus.map(fitted.place.base, fitted.device)
+                self.devices.append(fitted)
         if config.image is not None:
             self._load(config.image)
 
@@ -115,7 +117,9 @@ class Machine:
         fdt.prop("interrupt-parent", fdt.phandle(board.LABEL_GIC))
         with fdt.node("chosen"):
             fdt.prop("bootargs", self.config.params)
-            fdt.prop("stdout-path", f"/pl011@{board.UART.base:x}")
+            for fitted in self.devices:
+                if fitted.stdout:
+                    fdt.prop("stdout-path", f"/{fitted.name}@{fitted.place.base:x}")
             if self.config.image is not None and self.config.image.initrd is not None:
                 start, end = self.config.image.initrd
                 fdt.prop("linux,initrd-start", *u64(start))
@@ -127,16 +131,16 @@ class Machine:
         board.timer_fdt(fdt, self.irqchip.timer_cells)
         board.apb_clock_fdt(fdt)
         self.irqchip.fdt(fdt)
-        self.uart.fdt(fdt, board.UART, self.irqchip.interrupt)
-        self.rtc.fdt(fdt, board.RTC, self.irqchip.interrupt)
+        for fitted in self.devices:
+            fitted.device.fdt(fdt, fitted.place, self.irqchip.interrupt)
         return fdt.blob()
 
     def _load(self, image: Image) -> None:
         for segment in image.segments:
             self._write(segment.address, segment.data)
         self._write(image.dtb_address, self.dtb())
-        self.vcpus[0].set_one_reg(_core(32), image.entry)  # PC
-        self.vcpus[0].set_one_reg(_core(0), image.dtb_address)  # X0
+        self.vcpus[0].set_one_reg(CORE_PC, image.entry)
+        self.vcpus[0].set_one_reg(core_x(0), image.dtb_address)
 
     def _write(self, address: int, data: bytes) -> None:
         at = address - board.RAM_BASE
@@ -266,13 +270,14 @@ class Machine:
         limit = self.config.max_insns
         if limit is not None and self.vm.instructions >= limit:
             return Outcome("limit")
-        self._feed_uart()
+        for fitted in self.devices:
+            fitted.device.poll()
         self._tick()
         return None
 
     @staticmethod
     def _crash(vcpu: Vcpu, ret: int) -> Outcome:
-        pc = vcpu.get_one_reg(_core(32))
+        pc = vcpu.get_one_reg(CORE_PC)
         if ret == -errno.ENOSYS:
             return Outcome("crash", f"a device access that KVM cannot emulate, at PC {pc:#x}")
         if ret < 0:
@@ -292,28 +297,13 @@ class Machine:
 
     def _tick(self) -> None:
         self.irqchip.tick()
-        if self.rtc.deadline is not None:
-            self.rtc.tick()
+        for fitted in self.devices:
+            fitted.device.tick()
 
-    def _feed_uart(self) -> None:
-        """Pass on as much input as the receiver has room for; it asks when there is room again."""
-        console = self.console
-        if console.waiting:
-            typed = console.take(self.uart.room)
-            self.uart.receive(typed, more=bool(console.waiting))
-
-    # -- save and restore -----------------------------------------------------------------
-    def save(self) -> snapshot.Snapshot:
-        """What it takes to go on. The run has ended, not by the guest's own doing."""
-        return snapshot.save(self)
-
-    def restore(self, saved: snapshot.Snapshot) -> None:
-        """Go on with what another machine was saved as. This one has not run. Mismatch."""
-        snapshot.restore(self, saved)
-
+    # -- save and restore: what snapshot.py asks for -----------------------------------------
     def parts(self) -> dict[str, Any]:
         """What has a state of its own in user space, by name: state() and restore(state)."""
-        return {"pl011": self.uart, "pl031": self.rtc, **self.irqchip.parts()}
+        return {one.name: one.device for one in self.devices} | self.irqchip.parts()
 
     def tell_levels(self, levels: list[int]) -> None:
         """What device_irq_level has said of each vCPU, and the interrupt controller knows."""
@@ -369,8 +359,3 @@ def _guest_memory(size: int) -> mmap.mmap:
     # Pages are touched as the guest does; large ones make that ten times cheaper.
     memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
-
-
-def _core(index: int) -> int:
-    """Register id of a 64-bit core register: X0..X30, SP, PC (32), PSTATE."""
-    return 0x6030_0000_0010_0000 | index * 2

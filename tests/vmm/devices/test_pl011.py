@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armkvm.vmm.board import UART, apb_clock_fdt
+from armkvm.vmm.board import Place, apb_clock_fdt
 from armkvm.vmm.devices import pl011 as u
 from armkvm.vmm.devices.device import OddAccesses
 from armkvm.vmm.devices.pl011 import Pl011
@@ -310,7 +310,7 @@ def test_its_node_compiles(oracle: Callable[[str], str | None]) -> None:
     fdt.prop("#address-cells", 2)
     fdt.prop("#size-cells", 2)
     apb_clock_fdt(fdt)
-    Rig().uart.fdt(fdt, UART)
+    Rig().uart.fdt(fdt, Place(0x900_0000, 0x1000, spi=1))
     blob = fdt.blob()
     if dtc := oracle("dtc"):
         text = subprocess.run(

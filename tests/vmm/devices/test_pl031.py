@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armkvm.vmm.board import LABEL_APB_CLOCK, RTC, apb_clock_fdt
+from armkvm.vmm.board import LABEL_APB_CLOCK, Place, apb_clock_fdt
 from armkvm.vmm.devices.device import OddAccesses
 from armkvm.vmm.devices.pl031 import Pl031
 from armkvm.vmm.fdt import Fdt
@@ -176,7 +176,7 @@ def test_its_node_compiles(oracle: Callable[[str], str | None]) -> None:
     fdt.prop("#address-cells", 2)
     fdt.prop("#size-cells", 2)
     apb_clock_fdt(fdt)
-    Rig().rtc.fdt(fdt, RTC)
+    Rig().rtc.fdt(fdt, Place(0x901_0000, 0x1000, spi=2))
     assert fdt.phandle(LABEL_APB_CLOCK) == 1
     blob = fdt.blob()
     if dtc := oracle("dtc"):

@@ -23,6 +23,7 @@ from armkvm.host.clock import monotonic_ns
 from armkvm.kvm.system import System
 from armkvm.vmm import board
 from armkvm.vmm.console import BufferConsole
+from armkvm.vmm.devices import pl011
 from armkvm.vmm.guest.loader import load
 from armkvm.vmm.irqchip.kernel_gic import REDISTRIBUTORS
 from armkvm.vmm.machine import Config, Machine
@@ -67,7 +68,7 @@ def bare(select: int, count: int) -> int:
 def machine(select: int, count: int, irqchip: str = "gicv2") -> int:
     """Nanoseconds of one guest on a machine of the VMM, devices and all."""
     first, second = {
-        READ: (board.UART.base + 0x18, 0),  # UARTFR
+        READ: (pl011.PLACE.base + 0x18, 0),  # UARTFR
         GICV2: (board.GICD.base, board.GICC.base),
         GICV3: (board.GICD.base, REDISTRIBUTORS.base),
     }[select]

@@ -138,6 +138,12 @@ class RegisterBlock:
         if register.access != "RO":
             self._writers[offset] = getattr(self, f"_write_{field}", store)
 
+    def tick(self) -> None:
+        """Guest time may have passed: nothing to most."""
+
+    def poll(self) -> None:
+        """There may be something from outside: nothing to most."""
+
     def read(self, offset: int, size: int, cpu: int = 0) -> int:
         self._at = (offset, size, cpu, None)
         reader = self._readers.get(offset)

@@ -11,7 +11,7 @@ are bounded by their 16 entries; input that does not fit stays with the VMM (``r
 much was taken); each byte of output passes straight to the VMM's callable and is not kept.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from armkvm.vmm.board import LABEL_APB_CLOCK, Describe, Place, interrupt_fdt
@@ -24,7 +24,10 @@ from armkvm.vmm.devices.device import (
     primecell_ids,
     unreported,
 )
+from armkvm.vmm.devices.platform import Fitted, Platform
 from armkvm.vmm.fdt import Fdt
+
+PLACE = Place(0x0900_0000, 0x1000, spi=1, gpu_irq=57)
 
 FIFO_DEPTH = 16
 # Section 3.3.9: 1/8, 1/4, 1/2, 3/4, 7/8 of the FIFO; the reserved encodings act as the last.
@@ -80,9 +83,22 @@ class Pl011State:
         return replace(self, rx=list(self.rx), tx=list(self.tx))
 
 
+def fit(platform: Platform) -> Iterator[Fitted]:
+    """The machine's console."""
+    console = platform.console
+
+    def poll() -> None:
+        """Pass on as much as the receiver has room for; it asks when there is room again."""
+        if console.waiting:
+            uart.receive(console.take(uart.room), more=bool(console.waiting))
+
+    uart = Pl011(console.write, platform.line(PLACE), on_room=poll, report=platform.report)
+    yield Fitted("pl011", PLACE, uart, stdout=True)
+
+
 class Pl011(RegisterBlock):
     """``output`` is given each transmitted byte; ``on_room`` is called when the guest has made
-    room for more input after ``receive`` refused some.
+    room for more input after ``receive`` refused some, and by ``poll``.
 
     ``handover``: the state in which boot firmware leaves the console: enabled, 8n1, FIFOs on.
     A kernel's early console relies on it. Without it the device is as after reset.
@@ -153,6 +169,11 @@ class Pl011(RegisterBlock):
         self._silence()
         self._update()
         return len(taken)
+
+    def poll(self) -> None:
+        """There may be input: whoever has it looks for room."""
+        if self._on_room is not None:
+            self._on_room()
 
     def receive_break(self) -> bool:
         """A break arrives (Linux's console takes it for SysRq). False when there is no room."""

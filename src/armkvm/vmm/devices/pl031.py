@@ -12,7 +12,7 @@ against the given clock modulo 2^32, so nothing overflows; an alarm is one numbe
 cause at most one event per write to the device plus one each 2^32 seconds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import floor
 
@@ -26,7 +26,11 @@ from armkvm.vmm.devices.device import (
     primecell_ids,
     unreported,
 )
+from armkvm.vmm.devices.platform import Fitted, Platform
 from armkvm.vmm.fdt import Fdt
+
+# Behind a BCM2836, one of the GPIO block's interrupts.
+PLACE = Place(0x0901_0000, 0x1000, spi=2, gpu_irq=52)
 
 WRAP = 1 << 32
 
@@ -43,6 +47,13 @@ class Pl031State:
     cr: int = 0
     imsc: int = 0
     ris: int = 0
+
+
+def fit(platform: Platform) -> Iterator[Fitted]:
+    """The machine's clock."""
+    clock = platform.clock
+    rtc = Pl031(lambda: clock.wall_ns() / 1e9, platform.line(PLACE), report=platform.report)
+    yield Fitted("pl031", PLACE, rtc)
 
 
 class Pl031(RegisterBlock):

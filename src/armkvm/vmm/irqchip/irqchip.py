@@ -132,13 +132,11 @@ class UserGic:
 class RaspberryPi:
     """The two interrupt controllers of a BCM2836, where the GIC's windows would be.
 
-    The board's devices are the GPU's here: the UART at the interrupt that it has in the chip, the
-    clock at one of the GPIO block's.
+    The board's devices are the GPU's here, each at the interrupt that its place says.
     """
 
     LOCAL = Place(0x0800_0000, Bcm2836.size)
     ARMCTRL = Place(0x0801_0000, Armctrl.size)
-    GPU_IRQS = {board.UART: 57, board.RTC: 52}
     LABEL_ARMCTRL = "armctrl"
 
     # An interrupt's number is its bit in the source register, where the hypervisor's timer comes
@@ -157,7 +155,7 @@ class RaspberryPi:
         )
 
     def line(self, place: Place) -> Line:
-        number = self.GPU_IRQS[place]
+        number = board.gpu_irq(place)
         return lambda level: self.armctrl.set_gpu(number, level)
 
     def set_device(self, cpu: int, device: int, level: bool) -> None:
@@ -191,7 +189,7 @@ class RaspberryPi:
                     fdt.prop("interrupts", SOURCE_GPU, board.IRQ_LEVEL_HIGH)
 
     def interrupt(self, fdt: Fdt, place: Place) -> None:
-        number = self.GPU_IRQS[place]
+        number = board.gpu_irq(place)
         fdt.prop("interrupt-parent", fdt.phandle(self.LABEL_ARMCTRL))
         fdt.prop("interrupts", 1 + (number >> 5), number & 31)
 
