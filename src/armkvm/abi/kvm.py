@@ -4,12 +4,14 @@ Ioctl numbers are in ioctl.py, layouts in structs.py. Capabilities are in caps.p
 ids of KVM_GET_ONE_REG in regs.py.
 """
 
+import mmap
 from typing import Final
 
 KVM_API_VERSION: Final = 12
-KVM_VCPU_MMAP_SIZE: Final = 8192  # kvm_run's page and the coalesced-MMIO ring's
+HOST_PAGE_SIZE: Final = mmap.PAGESIZE  # what a vCPU shares is mapped in these: 4, 16 or 64 KiB
+KVM_VCPU_MMAP_SIZE: Final = 2 * HOST_PAGE_SIZE  # kvm_run's page and the coalesced-MMIO ring's
 KVM_COALESCED_MMIO_PAGE_OFFSET: Final = 1
-PAGE_SIZE: Final = 4096
+PAGE_SIZE: Final = 4096  # of guest memory: slots, dirty logs and stage 2, on every host
 PAGE_SHIFT: Final = 12
 
 # kvm_run.exit_reason

@@ -13,23 +13,22 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import llvmlite
 import llvmlite.binding as llvm
 
-from armkvm.engine.errors import CacheError, EngineError
+from armkvm.engine.errors import CacheError
+from armkvm.engine.hosts import Host, check, host_of
 from armkvm.isa.features import id_registers
+from armkvm.isa.table import Form
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 
 _MAGIC = b"armkvm engine 1\n"
 SOURCES = ("arch", "isa", "engine")  # what the object file is made from
-
-# What the generated code takes for granted of an x86-64 host: the level x86-64-v3.
-REQUIRED = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ def key() -> str:
         for source in sorted((package / folder).rglob("*.py")):
             h.update(f"{source.relative_to(package)}\0".encode() + source.read_bytes())
     features = llvm.get_host_cpu_features().flatten()
-    h.update(f"{llvmlite.__version__} {llvm.get_host_cpu_name()} {features}".encode())
+    on = f"{llvm.get_default_triple()} {llvm.get_host_cpu_name()} {features}"
+    h.update(f"{llvmlite.__version__} {on}".encode())
     return h.hexdigest()[:32]
 
 
@@ -63,7 +63,7 @@ def artefact(progress: Progress | None = None) -> Artefact:
 
     Raises EngineError.
     """
-    _check_host()
+    check(host_of(llvm.get_default_triple()), llvm.get_host_cpu_features())
     path = cache_dir() / "engine" / key()
     try:
         return _unpack(path.read_bytes())
@@ -71,18 +71,6 @@ def artefact(progress: Progress | None = None) -> Artefact:
         made = _compile(progress)
     _store(path, _pack(made))
     return made
-
-
-def _check_host() -> None:
-    triple = llvm.get_default_triple()
-    if not triple.startswith("x86_64"):
-        raise EngineError(f"armkvm's engine needs an x86-64 host, not {triple}")
-    has = llvm.get_host_cpu_features()
-    missing = [name for name in REQUIRED if not has.get(name)]
-    if missing:
-        raise EngineError(
-            f"armkvm's engine needs an x86-64-v3 CPU; this one lacks {', '.join(missing)}"
-        )
 
 
 def _pack(a: Artefact) -> bytes:
@@ -120,35 +108,26 @@ def _store(path: Path, data: bytes) -> None:
         ) from None
 
 
-def _machine(opt: int) -> llvm.TargetMachine:
-    return llvm.Target.from_default_triple().create_target_machine(
-        opt=opt,
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
-        reloc="pic",
-        codemodel="small",
+def _native() -> llvm.TargetMachine:
+    """The code generator for this very CPU."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return _machine(
+        llvm.get_default_triple(),
+        llvm.get_host_cpu_name(),
+        llvm.get_host_cpu_features().flatten(),
     )
 
 
-def _compile(progress: Progress | None) -> Artefact:
-    # Imported here: a start from the cache needs neither the table nor the generator.
-    from armkvm.engine import generate
-    from armkvm.isa.all import features
+def _machine(triple: str, cpu: str, features: str = "") -> llvm.TargetMachine:
+    return llvm.Target.from_triple(triple).create_target_machine(
+        opt=2, cpu=cpu, features=features, reloc="pic", codemodel="small"
+    )
 
-    def traced(done: int, total: int) -> None:
-        if progress:
-            progress("tracing instructions", done, total)
 
-    text = generate.module(traced)
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    if progress:
-        progress("compiling", 0, 3)
+def _optimised(text: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:
     module = llvm.parse_assembly(text)
     module.verify()
-    if progress:
-        progress("compiling", 1, 3)
-    machine = _machine(2)
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
     # The handlers are short and straight: O2 takes eight times as long for the same code.
     passes = llvm.create_new_module_pass_manager()
@@ -156,21 +135,50 @@ def _compile(progress: Progress | None) -> Artefact:
     passes.add_instruction_combine_pass()
     passes.add_simplify_cfg_pass()
     passes.run(module, builder)
-    if progress:
-        progress("compiling", 2, 3)
+    return module
+
+
+def _compile(progress: Progress | None) -> Artefact:
+    # Imported here: a start from the cache needs neither the table nor the generator.
+    from armkvm.engine import generate
+    from armkvm.isa.all import features
+
+    def report(what: str, done: int, total: int) -> None:
+        if progress:
+            progress(what, done, total)
+
+    text = generate.module(
+        host_of(llvm.get_default_triple()),
+        lambda done, total: report("tracing instructions", done, total),
+    )
+    report("compiling", 0, 2)
+    machine = _native()
+    module = _optimised(text, machine)
+    report("compiling", 1, 2)
     made = Artefact(machine.emit_object(module), sorted(features()))
-    if progress:
-        progress("compiling", 3, 3)
+    report("compiling", 2, 2)
     return made
+
+
+def assembly(host: Host, forms: Sequence[Form] | None = None) -> str:
+    """The engine's code for the least CPU of any kind of host, as assembly; nothing can run it.
+
+    `forms`: of these instruction forms only, which takes a second instead of half a minute.
+    """
+    from armkvm.engine import generate
+
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    machine = _machine(host.TRIPLE, host.CPU)
+    text = generate.module(host, all_forms=forms)
+    return str(machine.emit_assembly(_optimised(text, machine)))
 
 
 class Loaded:
     """The engine's code in this process."""
 
     def __init__(self, a: Artefact) -> None:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        self._ee = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine(2))
+        self._ee = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _native())
         self._ee.add_object_file(llvm.ObjectFileRef.from_data(a.object))
         self._ee.finalize_object()
         self.id_registers = id_registers(a.features)

@@ -3,15 +3,15 @@ forms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from armkvm.engine.hosts import x86_64
+from armkvm.engine.hosts import Host
 from armkvm.engine.interp import decoder, fusion
 from armkvm.engine.interp.handler import Handler
 from armkvm.engine.llvm import module as natives
 from armkvm.engine.llvm.code import CC, PARAMS
 from armkvm.engine.llvm.ir import INTRINSICS, METADATA
-from armkvm.engine.native import control, exception, gic, memory, timer, tlb, walk
+from armkvm.engine.native import control, exception, fpenv, gic, memory, timer, tlb, walk
 from armkvm.isa.all import forms
 from armkvm.isa.decode import tree
 from armkvm.isa.table import Form
@@ -22,8 +22,6 @@ attributes #1 = { nounwind noinline "no-jump-tables"="true" }
 attributes #2 = { nounwind noinline optnone }
 attributes #3 = { nounwind noinline optsize cold "no-jump-tables"="true" "frame-pointer"="none" }
 declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
-declare void @llvm.x86.sse.ldmxcsr(ptr)
-declare void @llvm.x86.sse.stmxcsr(ptr)
 """
 
 
@@ -49,12 +47,19 @@ def _variants(form: Form, name: str) -> dict[str, Handler]:
     return out
 
 
-def module(progress: Callable[[int, int], None] | None = None) -> str:
-    """The whole module. `progress(done, total)` is called now and then while tracing."""
+def module(
+    host: Host,
+    progress: Callable[[int, int], None] | None = None,
+    all_forms: Sequence[Form] | None = None,
+) -> str:
+    """The whole module for a kind of host, or one that knows only some forms.
+
+    `progress(done, total)` is called now and then while tracing.
+    """
     natives.TEXTS.clear()
-    for part in (walk, memory, tlb, exception, timer, gic, x86_64, control):
+    for part in (walk, memory, tlb, exception, timer, gic, fpenv, host, control):
         part.build()
-    all_forms = forms()
+    all_forms = forms() if all_forms is None else all_forms
     parts: list[str] = []
     decoders: list[tuple[str, int, int]] = []
     tables: dict[tuple[int, ...], str] = {}
@@ -81,5 +86,5 @@ def module(progress: Callable[[int, int], None] | None = None) -> str:
     for values, name in tables.items():
         words = ", ".join(f"i64 {v}" for v in values)
         parts.append(f"@{name} = internal constant [{len(values)} x i64] [{words}]")
-    head = "\n".join([_ATTRIBUTES, METADATA, *sorted(set(INTRINSICS.values()))])
+    head = "\n".join([_ATTRIBUTES, host.DECLARATIONS, METADATA, *sorted(set(INTRINSICS.values()))])
     return "\n".join([head, *natives.TEXTS, *parts])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 
 from tests.engine import a64
 from tests.kvm.native import IO, Native, out
@@ -13,13 +14,14 @@ from armkvm.kvm.io.coalesced_mmio import KVM_COALESCED_MMIO_MAX
 
 
 def ring(m: Native) -> tuple[KvmCoalescedMmioRing, list[KvmCoalescedMmio]]:
-    head = KvmCoalescedMmioRing.from_buffer(m.vcpu.pages, 4096)
+    head = KvmCoalescedMmioRing.from_buffer(m.vcpu.pages, mmap.PAGESIZE)
     kind = KvmCoalescedMmio * KVM_COALESCED_MMIO_MAX
-    return head, list(kind.from_buffer(m.vcpu.pages, 4096 + 8))
+    return head, list(kind.from_buffer(m.vcpu.pages, mmap.PAGESIZE + 8))
 
 
 def test_the_ring_has_room_for_what_the_kernel_says() -> None:
-    assert KVM_COALESCED_MMIO_MAX == 170
+    said = {4096: 170, 16384: 682, 65536: 2730}
+    assert said[mmap.PAGESIZE] == KVM_COALESCED_MMIO_MAX
 
 
 def test_writes_are_queued_in_order() -> None:
@@ -62,7 +64,7 @@ def test_every_vcpu_shows_the_same_ring() -> None:
         other = m.vm.create_vcpu(1)
         head, _ = ring(m)
         head.last = 77
-        assert KvmCoalescedMmioRing.from_buffer(other.pages, 4096).last == 77
+        assert KvmCoalescedMmioRing.from_buffer(other.pages, mmap.PAGESIZE).last == 77
         assert other.run_struct.exit_reason == 0
         m.struct.exit_reason = 5
         assert other.run_struct.exit_reason == 0

@@ -1,64 +1,46 @@
-"""The host's floating-point environment while guest code runs (x86-64: MXCSR).
+"""An x86-64 host: MXCSR carries FPCR and gathers FPSR.
 
-MXCSR carries the guest's FPCR.RMode and FPCR.FZ, and gathers the cumulative exception flags;
-reading FPSR collects them. What the host does differently (NaN selection, saturation, IDC) is in
-isa/fp/fpmath.py.
+MXCSR has the rounding mode in another order and flush-to-zero in two halves: DAZ for operands, FTZ
+for results. It has no Input Denormal flag as Arm means it, looks at a tiny result after rounding,
+and raises Inexact for what FTZ flushes.
 """
 
 from __future__ import annotations
 
-from armkvm.engine.llvm.ir import Function
 from armkvm.engine.llvm.module import bit, native, param
-from armkvm.isa.value import Value
 
-MASKED = 0x1F80  # all exceptions masked, round to nearest: the default of every host program
-_FLAGS = 0x3F
+TRIPLE = "x86_64-unknown-linux-gnu"
+CPU = "x86-64-v3"
+LEAST = "an x86-64-v3 CPU"
+REQUIRED: tuple[str, ...] = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
+
+DECLARATIONS = """
+declare void @llvm.x86.sse.ldmxcsr(ptr)
+declare void @llvm.x86.sse.stmxcsr(ptr)
+"""
+
+_MASKED = 0x1F80  # all exceptions masked, round to nearest: the default of every host program
+_RC, _FTZ, _DAZ = 13, 15, 6  # bits of MXCSR
 
 
 def build() -> None:
-    """Enter the native functions of this file."""
-    with native("set_mxcsr", "i32 %v") as fn:
-        fn.line("%m = alloca i32")
-        fn.line("store i32 %v, ptr %m")
-        fn.line("call void @llvm.x86.sse.ldmxcsr(ptr %m)")
-    with native("get_mxcsr", "", ret="i32") as fn:
+    """Enter the native functions of engine/hosts/__init__.py."""
+    with native("host_fp", "", ret="i64") as fn:
         fn.line("%m = alloca i32")
         fn.line("call void @llvm.x86.sse.stmxcsr(ptr %m)")
-        fn.line("%v = load i32, ptr %m")
-        fn.line("ret i32 %v")
-        fn.ended = True
+        fn.ret(fn.value("i32", "load i32, ptr %m").zext("i64"))
+    with native("set_host_fp", "i64 %v") as fn:
+        fn.line("%m = alloca i32")
+        fn.line(f"store {param(fn, 'v').trunc('i32')!r}, ptr %m")
+        fn.line("call void @llvm.x86.sse.ldmxcsr(ptr %m)")
     with native("fp_enter", "") as fn:
-        fn.line(f"call void @set_mxcsr(ptr %cpu, i32 {_control(fn).trunc('i32').ref})")
-    _harvest()
-    with native("write_fpcr", "i64 %v", ret="i64") as fn:
-        fn.line("call void @fp_harvest(ptr %cpu)")
-        # AHP, DN, FZ, RMode; Stride and Len are RES0 here, trap enables are RAZ/WI (D17.2.44).
-        fn.put("fpcr", param(fn, "v") & 0x07C0_0000)
-        fn.line("call void @fp_enter(ptr %cpu)")
-        fn.ret(0)
-    with native("write_fpsr", "i64 %v", ret="i64") as fn:
-        fn.line("call void @fp_enter(ptr %cpu)")  # drops what MXCSR has gathered
-        fn.put("fpsr", param(fn, "v") & 0xF800_009F)
-        fn.ret(0)
-    with native("read_fpsr", "", ret="i64") as fn:
-        fn.line("call void @fp_harvest(ptr %cpu)")
-        fn.ret(fn.get("fpsr"))
-
-
-def _control(fn: Function) -> Value:
-    """MXCSR for the guest's FPCR, flags clear."""
-    fpcr = fn.get("fpcr")
-    rmode = fpcr.lshr(22) & 3
-    # Arm: 0 nearest, 1 up, 2 down, 3 zero; MXCSR.RC: 0 nearest, 1 down, 2 up, 3 zero.
-    rc = (rmode & 1) << 1 | rmode.lshr(1)
-    fz = bit(fpcr, 24)
-    return rc << 13 | fz << 15 | fz << 6 | MASKED
-
-
-def _harvest() -> None:
-    """Move the gathered flags into FPSR: IE, ZE, OE, UE, PE are IOC, DZC, OFC, UFC, IXC."""
-    with native("fp_harvest", "") as fn:
-        now = fn.value("i32", "call i32 @get_mxcsr(ptr %cpu)").zext("i64")
-        ioc, rest = now & 1, now.lshr(1) & 0x1E
-        fn.put("fpsr", fn.get("fpsr") | ioc | rest)
-        fn.line(f"call void @set_mxcsr(ptr %cpu, i32 {(now & ~_FLAGS).trunc('i32').ref})")
+        fpcr = fn.get("fpcr")
+        rmode = fpcr.lshr(22) & 3
+        # Arm: 0 nearest, 1 up, 2 down, 3 zero; MXCSR.RC: 0 nearest, 1 down, 2 up, 3 zero.
+        rc = (rmode & 1) << 1 | rmode.lshr(1)
+        fz = bit(fpcr, 24)
+        fn.call("set_host_fp", "void", "ptr %cpu", rc << _RC | fz << _FTZ | fz << _DAZ | _MASKED)
+    with native("fp_raised", "", ret="i64") as fn:
+        # IE, DE, ZE, OE, UE, PE: without DE these are IOC, DZC, OFC, UFC, IXC.
+        now = fn.call("host_fp", "i64", "ptr %cpu")
+        fn.ret((now & 1) | (now.lshr(1) & 0x1E))

@@ -205,7 +205,7 @@ def _sync(fn: Function) -> None:
 def _run() -> None:
     """Run until an exit that the hypervisor has to see; returns its code."""
     with native("run", "", ret="i64", public=True) as fn:
-        mxcsr = fn.value("i32", "call i32 @get_mxcsr(ptr %cpu)")
+        own = fn.call("host_fp", "i64", "ptr %cpu")
         fn.line("call void @fp_enter(ptr %cpu)")
         code = fn.var("i64", CHECK)
         with fn.loop() as loop:
@@ -249,5 +249,5 @@ def _run() -> None:
             code.set(left)
             loop.break_if(left.ne(CHECK))
         fn.line("call void @fp_harvest(ptr %cpu)")
-        fn.line(f"call void @set_mxcsr(ptr %cpu, {mxcsr!r})")
+        fn.call("set_host_fp", "void", "ptr %cpu", own)
         fn.ret(code.get())

@@ -4,10 +4,10 @@ A host operation's result is looked at once (`settled`): NaNs, numbers at the ed
 everything with FPCR.FZ set, go to a cold block that does what the manual's FPProcessNaNs(),
 FPProcessNaNs3(), FPRound() and FPUnpack() say.
 
-With FPCR.FZ the host flushes operands and results too (DAZ and FTZ), but has no IDC, and raises
-Inexact for a result that it flushes, where Arm raises Underflow alone. So while FZ is set every
-operation moves the flags that it raised from MXCSR to FPSR; one that flushed a result drops them
-and is done again with harmless operands in those lanes, to find the flags of the others.
+With FPCR.FZ the host flushes operands and results too, but may have no IDC, and may raise Inexact
+for a result that it flushes, where Arm raises Underflow alone. So while FZ is set every operation
+moves the flags that it raised from the host to FPSR; one that flushed a result drops them and is
+done again with harmless operands in those lanes, to find the flags of the others.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from armkvm.isa.fp.fpformat import (
     absolute,
     any_lane,
     both,
+    compare,
     format_of,
     fpcr_bit,
     int_type,
@@ -37,7 +38,6 @@ from armkvm.isa.machine import Machine
 from armkvm.isa.value import Value
 
 Operation = Callable[..., Value]  # of the operands, on the host
-HOST_UNDERFLOW = 1 << 4  # MXCSR.UE
 
 
 # -- NaNs -------------------------------------------------------------------------------------
@@ -68,6 +68,12 @@ def at_edge(r: Value) -> Value:
     return magnitude(r).eq(format_of(r.ty).min_normal)
 
 
+def nan_or_edge(m: Machine, r: Value) -> Value:
+    """Lanes that hold a NaN or the smallest normal number, by one comparison; r is no operand, so
+    no signalling NaN, and nothing is raised."""
+    return compare(m, "ueq", absolute(m, r), m.const(r.ty, format_of(r.ty).smallest))
+
+
 def underflow(m: Machine, r: Value, lane: Value) -> Value:
     """FPRound() of numbers below the smallest normal one that the host rounded up to it.
 
@@ -86,18 +92,18 @@ def flushed(m: Machine, x: Value) -> Value:
 
 
 def _native(m: Machine, x: Value, name: str, ty: str, *args: Value) -> Value:
-    """Call one of the functions of engine/hosts/x86_64.py, from the trace that x belongs to."""
+    """Call one of the functions of engine/hosts, from the trace that x belongs to."""
     return m.call(name, ty, Value(x.m, "ptr", "%cpu"), *args)
 
 
 def host_flags(m: Machine, x: Value) -> Value:
-    """MXCSR: to be put back by set_host_flags() after a computation whose flags do not count."""
-    return _native(m, x, "get_mxcsr", "i32")
+    """What set_host_flags() puts back after a computation whose flags do not count."""
+    return _native(m, x, "host_fp", "i64")
 
 
-def set_host_flags(m: Machine, mxcsr: Value) -> None:
+def set_host_flags(m: Machine, before: Value) -> None:
     """Put back what host_flags() gave."""
-    _native(m, mxcsr, "set_mxcsr", "void", mxcsr)
+    _native(m, before, "set_host_fp", "void", before)
 
 
 def flush_to_zero(
@@ -115,8 +121,9 @@ def flush_to_zero(
             raise_flags(m, IDC, is_denormal(x))
         trace = unpacked[0]
         if r is not None and operation is not None:
-            # MXCSR holds what this operation raised: each one leaves it clear.
-            raise_flags(m, UFC, (host_flags(m, trace) & HOST_UNDERFLOW).ne(0))
+            # The host holds what this operation raised: each one leaves it clear.
+            raised = _native(m, trace, "fp_raised", "i64")
+            raise_flags(m, UFC, (raised & UFC).ne(0))
             _native(m, trace, "fp_enter", "void")
             gone = magnitude(r).eq(0)
             operation(*(m.select(gone, m.const(x.ty, 1.0), x) for x in operands))
@@ -155,7 +162,7 @@ def settled(
         return out
 
     if below is None:
-        odd = r.fcmp("uno", r)
-    else:  # one comparison finds both NaNs and the numbers at the edge
-        odd = absolute(m, r).fcmp("ueq", m.const(r.ty, format_of(r.ty).smallest))
+        odd = compare(m, "uno", r, r)
+    else:
+        odd = nan_or_edge(m, r)
     return m.unlikely(any_lane(odd) | fpcr_bit(m, FZ), r, cold)

@@ -14,6 +14,7 @@ from armkvm.isa.fp.fpcold import (
     default_nans,
     flush_to_zero,
     flushed,
+    nan_or_edge,
     settled,
     underflow,
 )
@@ -164,8 +165,8 @@ def _saturation(m: Machine, a: Value, ity: str, unsigned: bool) -> Value:
 
 
 def _truncated(m: Machine, a: Value, ity: str) -> Value:
-    """FPToFixed() toward zero, signed, scalar: where Arm saturates, the host answers the least
-    integer and raises Invalid."""
+    """FPToFixed() toward zero, signed, scalar: where Arm saturates, the host raises Invalid and
+    answers the least integer, if not what Arm answers (engine/hosts)."""
     r = strict_exact(m, "fptosi", ity, a)
     r = Value(r.m, ity, r.m.emit(f"freeze {r!r}"))
     least = 1 << (r.bits - 1)
@@ -206,7 +207,7 @@ def single_to_double(m: Machine, a: Value) -> Value:
         flush_to_zero(m, (a,))
         return out
 
-    return m.unlikely(any_lane(r.fcmp("uno", r)) | fpcr_bit(m, FZ), r, cold)
+    return m.unlikely(any_lane(compare(m, "uno", r, r)) | fpcr_bit(m, FZ), r, cold)
 
 
 def double_to_single(m: Machine, a: Value) -> Value:
@@ -222,8 +223,7 @@ def double_to_single(m: Machine, a: Value) -> Value:
         flush_to_zero(m, (a,), out, operation, (a,))
         return out
 
-    odd = absolute(m, r).fcmp("ueq", m.const(ty, edge))
-    return m.unlikely(any_lane(odd) | fpcr_bit(m, FZ), r, cold)
+    return m.unlikely(any_lane(nan_or_edge(m, r)) | fpcr_bit(m, FZ), r, cold)
 
 
 def half_to_single(m: Machine, h: Value) -> Value:
@@ -371,4 +371,4 @@ def FPConvertRoundOdd(m: Machine, a: Value) -> Value:
         flush_to_zero(m, (a,))
         return out
 
-    return m.unlikely(any_lane(r.fcmp("uno", r)) | fz, r, cold)
+    return m.unlikely(any_lane(compare(m, "uno", r, r)) | fz, r, cold)

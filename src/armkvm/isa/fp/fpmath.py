@@ -13,6 +13,7 @@ from armkvm.isa.fp.fpcold import (
     flush_to_zero,
     flushed,
     host_flags,
+    nan_or_edge,
     process_nans,
     set_host_flags,
     settled,
@@ -121,8 +122,7 @@ def FPMulAdd(m: Machine, addend: Value, a: Value, b: Value) -> Value:
         flush_to_zero(m, operands, out, operation, operands)
         return out
 
-    odd = absolute(m, r).fcmp("ueq", m.const(r.ty, format_of(r.ty).smallest))
-    return m.unlikely(any_lane(odd) | fpcr_bit(m, FZ), r, cold)
+    return m.unlikely(any_lane(nan_or_edge(m, r)) | fpcr_bit(m, FZ), r, cold)
 
 
 def infinity_times_zero(m: Machine, a: Value, b: Value) -> Value:

@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from armkvm.abi.kvm import KVM_VCPU_MMAP_SIZE, PAGE_SIZE
+from armkvm.abi.kvm import HOST_PAGE_SIZE, KVM_VCPU_MMAP_SIZE
 from armkvm.abi.structs import KvmCoalescedMmio, KvmCoalescedMmioRing
 from armkvm.kvm.file import Writable, fail
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from armkvm.kvm.vm import Vm
 
 _HEAD, _ENTRY = ctypes.sizeof(KvmCoalescedMmioRing), ctypes.sizeof(KvmCoalescedMmio)
-KVM_COALESCED_MMIO_MAX: Final = (PAGE_SIZE - _HEAD) // _ENTRY
+KVM_COALESCED_MMIO_MAX: Final = (HOST_PAGE_SIZE - _HEAD) // _ENTRY
 
 _MREMAP_MAYMOVE_FIXED: Final = 1 | 2
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -66,9 +66,9 @@ class CoalescedMmio:
         """Fresh pages for a vCPU: kvm_run's own, and the ring's, shared with those before."""
         pages = mmap.mmap(-1, KVM_VCPU_MMAP_SIZE)
         if self._page is not None and isinstance(self._page, mmap.mmap):
-            ring, own = (_address(m) + PAGE_SIZE for m in (self._page, pages))
+            ring, own = (_address(m) + HOST_PAGE_SIZE for m in (self._page, pages))
             # An old size of 0 maps the same shared memory once more.
-            if _libc.mremap(ring, 0, PAGE_SIZE, _MREMAP_MAYMOVE_FIXED, own) != own:
+            if _libc.mremap(ring, 0, HOST_PAGE_SIZE, _MREMAP_MAYMOVE_FIXED, own) != own:
                 fail(ctypes.get_errno())
         return pages
 
@@ -76,9 +76,9 @@ class CoalescedMmio:
         """A vCPU's pages; the first one's hold the ring."""
         if self._page is None:
             self._page = pages
-            self._head = KvmCoalescedMmioRing.from_buffer(pages, PAGE_SIZE)
+            self._head = KvmCoalescedMmioRing.from_buffer(pages, HOST_PAGE_SIZE)
             kind = KvmCoalescedMmio * KVM_COALESCED_MMIO_MAX
-            self._entries = kind.from_buffer(pages, PAGE_SIZE + _HEAD)
+            self._entries = kind.from_buffer(pages, HOST_PAGE_SIZE + _HEAD)
 
     def put(self, addr: int, length: int, value: int, pio: int) -> bool:
         """coalesced_mmio_write(): False when there is no room or the ring makes no sense."""

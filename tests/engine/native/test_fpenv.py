@@ -1,8 +1,9 @@
-"""FPCR and FPSR, and the host's floating-point environment around a run."""
+"""FPCR and FPSR, and the host's floating-point environment around a run, on any host."""
 
 from __future__ import annotations
 
 import ctypes
+import platform
 import struct
 from collections.abc import Iterator
 
@@ -15,7 +16,7 @@ from armkvm.engine.cpu import Exit
 FDIV, FADD, FCVTZS = 0x1E611800, 0x1E612800, 0x9E780000  # d0, d0, d1; x0, d0
 FPCR_BITS, FPSR_BITS = 0x07C0_0000, 0xF800_009F
 IOC, DZC, OFC, UFC, IXC, IDC, QC = 1, 2, 4, 8, 16, 128, 1 << 27
-UP, DOWN, ZERO = 1 << 22, 2 << 22, 3 << 22
+UP, DOWN, ZERO, FZ, DN = 1 << 22, 2 << 22, 3 << 22, 1 << 24, 1 << 25
 
 
 def double(x: float) -> int:
@@ -105,24 +106,31 @@ def test_two_guests_do_not_mix(world: World) -> None:
 
 
 # -- the host -------------------------------------------------------------------------------
-
 _libm = ctypes.CDLL("libm.so.6")
-_MXCSR = 28  # offset in glibc's fenv_t for x86-64
+# glibc's fenv_t: bytes of the control and status registers, and values to leave them with:
+# other roundings, flush-to-zero, flags raised.
+_ENVIRONMENTS = {
+    "x86_64": (slice(28, 32), [0x1F80, 0x5F80, 0x9FC0, 0x1FA0, 0x1FBF]),
+    "aarch64": (slice(0, 8), [0, UP, ZERO | FZ | DN, IXC << 32, UP | (IOC | UFC | IDC) << 32]),
+}
+_PLACE, _VALUES = _ENVIRONMENTS[platform.machine()]
 
 
 class _Host:
-    """MXCSR of this thread, through fegetenv(3) and fesetenv(3)."""
+    """The registers of this thread, through fegetenv(3) and fesetenv(3)."""
 
     def __init__(self) -> None:
         self.env = ctypes.create_string_buffer(64)
 
     def get(self) -> int:
         assert _libm.fegetenv(self.env) == 0
-        return int.from_bytes(self.env.raw[_MXCSR : _MXCSR + 4], "little")
+        return int.from_bytes(self.env.raw[_PLACE], "little")
 
     def set(self, value: int) -> None:
         self.get()
-        ctypes.c_uint32.from_buffer(self.env, _MXCSR).value = value
+        raw = bytearray(self.env.raw)
+        raw[_PLACE] = value.to_bytes(_PLACE.stop - _PLACE.start, "little")
+        self.env.raw = bytes(raw)
         assert _libm.fesetenv(self.env) == 0
 
 
@@ -135,20 +143,20 @@ def host() -> Iterator[_Host]:
     h.set(before)
 
 
-@pytest.mark.parametrize("mxcsr", [0x1F80, 0x5F80, 0x9FC0, 0x1FA0, 0x1FBF])
-@pytest.mark.parametrize("fpcr", [0, UP, ZERO | 1 << 24])
-def test_environment_of_the_host(world: World, host: _Host, mxcsr: int, fpcr: int) -> None:
+@pytest.mark.parametrize("own", _VALUES)
+@pytest.mark.parametrize("fpcr", [0, UP, ZERO | FZ])
+def test_environment_of_the_host(world: World, host: _Host, own: int, fpcr: int) -> None:
     """Rounding, flush-to-zero and flags of the process are what they were, whatever ran."""
     world.cpu.set_v(0, double(1.0))
     world.cpu.set_v(1, double(3.0))
     world.code(msr("fpcr", 3), FDIV, NOP)
     world.start(x3=fpcr)
     world.s.limit = world.s.count + 3
-    host.set(mxcsr)
+    host.set(own)
     left = world.cpu.run()
     after = host.get()
-    host.set(0x1F80)
-    assert after == mxcsr
+    host.set(_VALUES[0])
+    assert after == own
     assert left == Exit.LIMIT
     assert world.cpu.fpsr == IXC
     assert world.cpu.get_v(0) == double(1 / 3) + (fpcr == UP)
