@@ -28,7 +28,7 @@ ROOMS = {
 # Leaves at the root that the rooms share: layouts, errors, what every ioctl's file is made of.
 SHARED = {
     "engine": {"layout", "exits", "errors"},
-    "kvm": {"file", "kvm_host", "trace"},
+    "kvm": {"file", "ioctl", "kvm_host", "trace"},
     "vmm": {"board", "errors", "fdt"},
 }
 

@@ -1,10 +1,9 @@
 """KVM's objects are files: what they share. Ioctl dispatch, closing, and the caller's context.
 
-Each object class has a table of ioctl numbers. An entry copies the structure in, calls the method
-of the same name and copies results out, so that both ways of calling meet the same checks. `data`
-is the structure that the argument points to; it is written in place, also when the call fails
-(E2BIG leaves `n` behind). Pointers inside structures go through the caller's context: KVM itself
-never follows a client's address.
+A method that carries `ioctl` (kvm/ioctl.py) is an ioctl: its class's table, IOCTLS, is made of
+them. `data` is the structure that the argument points to; it is written in place, also when the
+call fails (E2BIG leaves `n` behind). Pointers inside structures go through the caller's context:
+KVM itself never follows a client's address.
 
 Left out: poll, file descriptor numbers (the context's business).
 """
@@ -15,18 +14,40 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NoReturn, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Final, NoReturn, Protocol, Self, TypeVar
 
 from armkvm.abi.ioctl import IOC_READ, ioc_dir, ioc_size
 
 Writable = bytearray | memoryview | ctypes.Array[Any] | Any
 
-S = TypeVar("S", bound=ctypes.Structure)
+M64 = (1 << 64) - 1
+
+S = TypeVar("S")
+
+Read = Callable[[int], bytes]  # so many bytes of the client's; EFAULT
+# What an ioctl reads from where its structure points to: a number, as many bytes of it as are
+# asked for (C's conversion), the bytes themselves, or whatever reads them when their turn comes.
+Value = int | bytes | Read
 
 
 def fail(code: int) -> NoReturn:
     """Raise OSError as a system call that returned -code would."""
     raise OSError(code, os.strerror(code))
+
+
+def load(value: Value, size: int) -> bytes:
+    """`size` bytes of a value; EFAULT when it has fewer."""
+    if isinstance(value, int):
+        return (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+    raw = bytes(value[:size]) if isinstance(value, bytes) else value(size)
+    if len(raw) != size:
+        fail(errno.EFAULT)
+    return raw
+
+
+def load_int(value: Value, size: int) -> int:
+    """A value as an unsigned number of `size` bytes."""
+    return int.from_bytes(load(value, size), "little")
 
 
 class Context(Protocol):
@@ -73,6 +94,19 @@ class NoContext:
         fail(errno.EBADF)
 
 
+class ThisProcess(NoContext):
+    """Who calls a method: file descriptors are this process's own."""
+
+    def file(self, fd: int) -> object:
+        if fd >> 31:
+            fail(errno.EBADF)
+        os.fstat(fd)  # EBADF
+        return fd
+
+
+THIS_PROCESS: Final = ThisProcess()
+
+
 class Call:
     """One ioctl: number, raw argument, the structure it points to, the caller."""
 
@@ -85,19 +119,20 @@ class Call:
         if data is None:
             size = ioc_size(cmd)
             data = bytearray(ctx.read(arg, size) if size else b"")
-        self.data = memoryview(data).cast("B")
+        try:
+            self.data = memoryview(data).cast("B")
+        except TypeError:  # no buffer, or one in pieces
+            fail(errno.EFAULT)
+        if self.data.readonly:
+            fail(errno.EFAULT)
 
     def struct(self, cls: type[S]) -> S:
         """The structure, in place: what is written to it is what the client gets back."""
-        if len(self.data) < ctypes.sizeof(cls):
+        kind: Any = cls
+        if len(self.data) < ctypes.sizeof(kind):
             fail(errno.EFAULT)
-        return cls.from_buffer(self.data)
-
-    def number(self) -> int:
-        """The int that the argument points to."""
-        if len(self.data) < 4:
-            fail(errno.EFAULT)
-        return int.from_bytes(self.data[:4], "little", signed=True)
+        made: S = kind.from_buffer(self.data)
+        return made
 
     def tail(self, offset: int, size: int) -> bytes:
         """Bytes of a flexible array that follows the structure."""
@@ -112,6 +147,14 @@ class Call:
         else:
             self.ctx.write(self.arg + offset, data)
 
+    def install(self, file: File) -> int:
+        """A file descriptor of the client for a new file, which is closed if there is none."""
+        try:
+            return self.ctx.install(file)
+        except OSError:
+            file.close()
+            raise
+
 
 Handler = Callable[[Any, Call], int]
 
@@ -119,8 +162,13 @@ Handler = Callable[[Any, Call], int]
 class File:
     """An open file of KVM."""
 
-    IOCTLS: ClassVar[dict[int, Handler]]
+    IOCTLS: ClassVar[dict[int, Handler]] = {}
     UNKNOWN_IOCTL: ClassVar[int] = errno.EINVAL
+
+    def __init_subclass__(cls) -> None:
+        """The methods that are ioctls."""
+        entries = (getattr(member, "ioctl", None) for member in vars(cls).values())
+        cls.IOCTLS = {**cls.IOCTLS, **dict(entry for entry in entries if entry is not None)}
 
     def __init__(self) -> None:
         self.closed = False
@@ -135,9 +183,12 @@ class File:
         """
         if self.closed:
             fail(errno.EBADF)
-        handler = self.IOCTLS.get(cmd)
+        handler = self.IOCTLS.get(cmd) if isinstance(cmd, int) else None
         if handler is None:
             fail(self.UNKNOWN_IOCTL)
+        if not isinstance(arg, int):
+            fail(errno.EFAULT)
+        arg &= M64
         call = Call(cmd, arg, data, ctx or NoContext())
         try:
             return handler(self, call)

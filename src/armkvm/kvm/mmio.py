@@ -70,14 +70,14 @@ def io_mem_abort(vcpu: Vcpu, esr: int, ipa: int) -> int:
     if not esr & e.DABT_ISV:
         return _io_abort_without_syndrome(vcpu, esr, ipa)
     sas = esr >> e.DABT_SAS_SHIFT & 3
-    mmio = vcpu.run_mmio
+    mmio = vcpu.page.mmio
     mmio.phys_addr = ipa
     mmio.len = 1 << sas
     if esr & e.DABT_WNR:
         rt = esr >> e.DABT_SRT_SHIFT & 31
         value = vcpu.x[rt] if rt != 31 else 0
         # Only `len` bytes: the others keep what they held.
-        vcpu.run_data[sas].value = value
+        vcpu.page.data[sas].value = value
         mmio.is_write = 1
         if vcpu.trace.kvm_mmio is not None:
             vcpu.trace.kvm_mmio(vcpu.vcpu_id, "write", 1 << sas, ipa, value & _MASK[sas])
@@ -98,13 +98,13 @@ def _in_kernel(vcpu: Vcpu, esr: int, ipa: int) -> bool:
     bus = vcpu.vm.mmio_bus
     sas = esr >> e.DABT_SAS_SHIFT & 3
     if esr & e.DABT_WNR:
-        if not bus.write(vcpu, ipa, 1 << sas, vcpu.run_data[sas].value):
+        if not bus.write(vcpu, ipa, 1 << sas, vcpu.page.data[sas].value):
             return False
     else:
         value = bus.read(vcpu, ipa, 1 << sas)
         if value is None:
             return False
-        vcpu.run_data[sas].value = value
+        vcpu.page.data[sas].value = value
     vcpu.stat.mmio_exit_kernel += 1
     kvm_handle_mmio_return(vcpu)
     return True
@@ -133,9 +133,9 @@ def kvm_handle_mmio_return(vcpu: Vcpu) -> None:
     esr = vcpu.esr
     if not esr & e.DABT_WNR:
         sas = esr >> e.DABT_SAS_SHIFT & 3
-        value: int = vcpu.run_data[sas].value
+        value: int = vcpu.page.data[sas].value
         if vcpu.trace.kvm_mmio is not None:
-            vcpu.trace.kvm_mmio(vcpu.vcpu_id, "read", 1 << sas, vcpu.run_mmio.phys_addr, value)
+            vcpu.trace.kvm_mmio(vcpu.vcpu_id, "read", 1 << sas, vcpu.page.mmio.phys_addr, value)
         if esr & e.DABT_SSE and sas != 3:
             sign = 1 << (8 << sas) - 1
             value = (value ^ sign) - sign

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from typing import ClassVar
 
 from armkvm.abi import ioctl as nr
 from armkvm.abi.kvm import KVM_API_VERSION, KVM_VCPU_MMAP_SIZE, KVM_VM_TYPE_ARM_IPA_SIZE_MASK
@@ -12,7 +11,8 @@ from armkvm.host.cpu import Backend, EngineBackend
 from armkvm.host.host import Host
 from armkvm.host.sched import Scheduler
 from armkvm.kvm.capabilities import check_extension
-from armkvm.kvm.file import Call, File, Handler, fail
+from armkvm.kvm.file import File, fail
+from armkvm.kvm.ioctl import ioctl
 from armkvm.kvm.trace import Trace
 from armkvm.kvm.vm import Vm
 
@@ -48,18 +48,22 @@ class System(File):
             self._backend = EngineBackend()
         return self._backend
 
+    @ioctl(nr.KVM_GET_API_VERSION)
     def get_api_version(self) -> int:
         """KVM_GET_API_VERSION: 12."""
         return KVM_API_VERSION
 
+    @ioctl(nr.KVM_GET_VCPU_MMAP_SIZE)
     def get_vcpu_mmap_size(self) -> int:
         """KVM_GET_VCPU_MMAP_SIZE in bytes."""
         return KVM_VCPU_MMAP_SIZE
 
+    @ioctl(nr.KVM_CHECK_EXTENSION, arg="cap")
     def check_extension(self, cap: int) -> int:
         """KVM_CHECK_EXTENSION; 0 for what is unknown."""
         return check_extension(self.host.kind, cap)
 
+    @ioctl(nr.KVM_CREATE_VM, arg="machine_type")
     def create_vm(self, machine_type: int = 0) -> Vm:
         """KVM_CREATE_VM. `machine_type` holds the IPA size in bits, 0 for 40. EINVAL."""
         if machine_type & ~KVM_VM_TYPE_ARM_IPA_SIZE_MASK:
@@ -69,31 +73,3 @@ class System(File):
         if not MIN_IPA_BITS <= bits <= limit:
             fail(errno.EINVAL)
         return Vm(self, bits)
-
-    def _create_vm(self, call: Call) -> int:
-        vm = self.create_vm(call.arg)
-        try:
-            return call.ctx.install(vm)
-        except OSError:
-            vm.close()
-            raise
-
-    def _check_extension(self, call: Call) -> int:
-        return self.check_extension(call.arg)
-
-    def _get_api_version(self, call: Call) -> int:
-        if call.arg:
-            fail(errno.EINVAL)
-        return self.get_api_version()
-
-    def _get_vcpu_mmap_size(self, call: Call) -> int:
-        if call.arg:
-            fail(errno.EINVAL)
-        return self.get_vcpu_mmap_size()
-
-    IOCTLS: ClassVar[dict[int, Handler]] = {
-        nr.KVM_GET_API_VERSION: _get_api_version,
-        nr.KVM_CREATE_VM: _create_vm,
-        nr.KVM_CHECK_EXTENSION: _check_extension,
-        nr.KVM_GET_VCPU_MMAP_SIZE: _get_vcpu_mmap_size,
-    }

@@ -1,8 +1,8 @@
 """A virtual CPU: its state, life cycle and ioctls, after kvm_main.c and arch/arm64/kvm/arm.c.
 
 The run loop is in run.py, registers in one_reg.py, timers in arch_timer.py. The registers
-themselves live in the engine's state, where the guest uses them; HCR_EL2's line bits are here,
-because other threads set them, and go to the engine at each entry.
+themselves live in the engine's state, where the guest uses them; what other threads set, HCR_EL2's
+line bits among it, is in requests.py and goes to the engine at each entry.
 
 `kick` stands for a signal sent to the thread that is in KVM_RUN: it ends KVM_RUN with EINTR, and
 one that comes too early ends the next KVM_RUN (a signal blocked outside KVM_RUN does the same).
@@ -11,12 +11,12 @@ Left out: SVE, pointer authentication.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from ctypes import c_int
+from typing import TYPE_CHECKING, Any
 
 from armkvm.abi import ioctl as nr
 from armkvm.abi import kvm as k
@@ -25,9 +25,12 @@ from armkvm.host.pcpu import PhysicalCpu
 from armkvm.kvm import debug, inject_fault, one_reg, reset, vcpu_attr
 from armkvm.kvm import kvm_host as h
 from armkvm.kvm.arch_timer import ArchTimer
-from armkvm.kvm.file import Call, File, Handler, Writable, fail
+from armkvm.kvm.file import Call, File, Value, Writable, fail, load, load_int
+from armkvm.kvm.ioctl import ioctl, pointer, to_pointer, whole
 from armkvm.kvm.pvtime import StealTime
+from armkvm.kvm.requests import Requests
 from armkvm.kvm.run import kvm_vcpu_ioctl_run
+from armkvm.kvm.run_page import RunPage
 from armkvm.kvm.stats import VcpuStat
 
 if TYPE_CHECKING:
@@ -36,7 +39,21 @@ if TYPE_CHECKING:
     from armkvm.kvm.vm import Vm
 
 
-class Vcpu(File):
+def _put_reg_list(call: Call, head: st.KvmRegList, ids: list[int]) -> None:
+    """E2BIG, with the number in `n` all the same: how a client finds out how many there are."""
+    room, head.n = head.n, len(ids)
+    if room < len(ids):
+        fail(errno.E2BIG)
+    call.put_tail(8, b"".join(i.to_bytes(8, "little") for i in ids))
+
+
+def _signal_mask(call: Call, head: st.KvmSignalMask) -> bytes:
+    if head.len != 8:
+        fail(errno.EINVAL)
+    return call.tail(4, head.len)
+
+
+class Vcpu(Requests, File):
     """One virtual CPU.
 
     A client uses the methods named as ioctls, `run_struct`, `pages`, `kick`, `stat`,
@@ -45,7 +62,8 @@ class Vcpu(File):
     """
 
     def __init__(self, vm: Vm, vcpu_id: int, run_pages: Writable | None = None) -> None:
-        super().__init__()
+        Requests.__init__(self)
+        File.__init__(self)
         self.vm = vm
         self.vcpu_id = vcpu_id
         self.memslots = vm.memslots
@@ -54,18 +72,9 @@ class Vcpu(File):
         # The two shared pages: struct kvm_run and the coalesced-MMIO ring.
         if run_pages is None:
             run_pages = vm.coalesced_mmio.pages()
-        elif memoryview(run_pages).nbytes < k.KVM_VCPU_MMAP_SIZE:
-            fail(errno.EINVAL)
-        self.pages = run_pages
+        self.page = page = RunPage(run_pages)
+        self.pages, self.run_struct, self.irq_level = page.pages, page.run, page.irq_level
         vm.coalesced_mmio.join(run_pages)
-        self.run_struct = run = st.KvmRun.from_buffer(self.pages)
-        # Views made once: reaching through a union builds an object each time.
-        self.run_mmio = run.mmio
-        self.run_data = tuple(
-            kind.from_buffer(self.pages, 40)
-            for kind in (ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64)
-        )
-        self.irq_level = ctypes.c_uint64.from_buffer(self.pages, 304)
 
         self.cpu = vm.system.backend.cpu(vm.stage2)
         self.state: Any = self.cpu.state
@@ -77,12 +86,7 @@ class Vcpu(File):
 
         self._destroyed = False
         self.mutex = threading.Lock()  # held during every vCPU ioctl
-        self.wait = threading.Condition()  # guards hcr, requests, signal_pending, mp_state
-        self.hcr = 0
         self.vsesr = 0  # VSESR_EL2: the syndrome of a pending virtual SError
-        self.requests = 0
-        self.signal_pending = False
-        self.mode = h.OUTSIDE_GUEST_MODE
         self.pid: int | None = None  # thread of the last KVM_RUN that got past its first checks
         self.ran_once = False  # KVM_ARCH_FLAG_HAS_RAN_ONCE, of this vCPU
         self.pcpu: PhysicalCpu | None = None  # where it is loaded
@@ -110,6 +114,7 @@ class Vcpu(File):
 
     # for the client
 
+    @ioctl(nr.KVM_RUN)
     def run(self) -> None:
         """KVM_RUN. Returns when `run_struct` holds an exit; raises OSError as the ioctl fails.
 
@@ -129,18 +134,6 @@ class Vcpu(File):
             # Closed meanwhile: whoever closed it left the CPU to us.
             self.destroy()
         return ret
-
-    def _run(self, call: Call) -> int:
-        if call.arg:
-            fail(errno.EINVAL)
-        self.run()
-        return 0
-
-    def kick(self) -> None:
-        """From any thread: end KVM_RUN with EINTR, this one or the next. An exit is never lost."""
-        with self.wait:
-            self.signal_pending = True
-        self.vcpu_kick()
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -195,72 +188,33 @@ class Vcpu(File):
         """kvm_arm_vcpu_stopped()."""
         return self.mp_state == k.KVM_MP_STATE_STOPPED
 
-    def make_request(self, request: int) -> None:
-        """kvm_make_request()."""
-        with self.wait:
-            self.requests |= request
-
-    def check_request(self, request: int) -> bool:
-        """kvm_check_request(): test and clear."""
-        if not self.requests & request:
-            return False
-        with self.wait:
-            if not self.requests & request:
-                return False
-            self.requests &= ~request
-            return True
-
-    def wake_up(self) -> None:
-        """kvm_vcpu_wake_up(): end a sleep, or the one that is about to begin."""
-        self.turn.wake(self.task)
-
-    def vcpu_kick(self) -> None:
-        """kvm_vcpu_kick(): wake it up, or make it leave the guest."""
-        self.wake_up()
-        if self.mode == h.IN_GUEST_MODE:
-            self.cpu.kick()
-
-    def kick_out(self) -> None:
-        """Make it leave the guest, and wait until it has; the caller has made a request."""
-        if self.pid == threading.get_ident():
-            return  # we are its thread, so it is not in the guest
-        with self.wait:
-            while self.mode == h.IN_GUEST_MODE:
-                self.cpu.kick()
-                # It may have been kicked just before it set the mode: ask again.
-                self.wait.wait(0.01)
-
     # ioctls
 
-    def arm_vcpu_init(self, target: int = k.KVM_ARM_TARGET_GENERIC_V8, features: int = 0) -> None:
-        """KVM_ARM_VCPU_INIT; `features` is the first word (1 << KVM_ARM_VCPU_PSCI_0_2 ...).
+    @ioctl(nr.KVM_ARM_VCPU_INIT, st.KvmVcpuInit)
+    def arm_vcpu_init(
+        self, target: int = k.KVM_ARM_TARGET_GENERIC_V8, features: int | Sequence[int] = 0
+    ) -> None:
+        """KVM_ARM_VCPU_INIT; `features` is the first word (1 << KVM_ARM_VCPU_PSCI_0_2 ...), or all.
 
         EINVAL: target, unsupported or changed features. ENOENT: unknown features.
         """
+        words = (features,) if isinstance(features, int) else features
         with self.mutex:
             self._alive()
-            reset.vcpu_init(self, target, features)
+            reset.vcpu_init(self, target, sum(word << 32 * n for n, word in enumerate(words)))
 
-    def _arm_vcpu_init(self, call: Call) -> int:
-        init = call.struct(st.KvmVcpuInit)
-        if any(init.features[1:]):
-            with self.mutex:
-                fail(errno.ENOENT)
-        self.arm_vcpu_init(init.target, init.features[0])
-        return 0
-
+    @ioctl(nr.KVM_ARM_VCPU_FINALIZE, c_int, what="value")
     def arm_vcpu_finalize(self, what: int) -> None:
         """KVM_ARM_VCPU_FINALIZE: only SVE could be finalised. ENOEXEC, EINVAL."""
         with self.mutex:
-            self._alive()
-            if not self.initialized:
-                fail(errno.ENOEXEC)
+            self._alive(initialized=True)
+            del what
             fail(errno.EINVAL)
 
-    def _arm_vcpu_finalize(self, call: Call) -> int:
-        self.arm_vcpu_finalize(call.number())
-        return 0
-
+    @ioctl(
+        nr.KVM_GET_ONE_REG, st.KvmOneReg, reg_id="id",
+        ret=to_pointer("addr", lambda reg: one_reg.size_of(reg.id)),
+    )  # fmt: skip
     def get_one_reg(self, reg_id: int) -> int:
         """KVM_GET_ONE_REG. ENOEXEC (not initialised), ENOENT (no such register), EINVAL (size)."""
         with self.mutex:
@@ -268,12 +222,14 @@ class Vcpu(File):
             self._pending_reset()
             return one_reg.get_reg(self, reg_id)
 
-    def set_one_reg(self, reg_id: int, value: int) -> None:
+    @ioctl(nr.KVM_SET_ONE_REG, st.KvmOneReg, reg_id="id", value=pointer("addr"))
+    def set_one_reg(self, reg_id: int, value: Value) -> None:
         """KVM_SET_ONE_REG; the same errors, and EINVAL or EBUSY for a value that cannot be."""
         with self.mutex:
             self._alive(initialized=True)
+            number = load_int(value, one_reg.size_of(reg_id))
             self._pending_reset()
-            one_reg.set_reg(self, reg_id, value)
+            one_reg.set_reg(self, reg_id, number)
 
     def _pending_reset(self) -> None:
         """A PSCI CPU_ON that the vCPU has not acted on yet comes before any register access.
@@ -283,41 +239,21 @@ class Vcpu(File):
         if self.check_request(h.REQ_VCPU_RESET):
             reset.kvm_reset_vcpu(self)
 
-    def _get_one_reg(self, call: Call) -> int:
-        reg = call.struct(st.KvmOneReg)
-        value = self.get_one_reg(reg.id)
-        call.ctx.write(reg.addr, value.to_bytes(one_reg.size_of(reg.id), "little"))
-        return 0
-
-    def _set_one_reg(self, call: Call) -> int:
-        reg = call.struct(st.KvmOneReg)
-        if not self.initialized:
-            fail(errno.ENOEXEC)
-        raw = call.ctx.read(reg.addr, one_reg.size_of(reg.id))
-        self.set_one_reg(reg.id, int.from_bytes(raw, "little"))
-        return 0
-
+    @ioctl(nr.KVM_GET_REG_LIST, st.KvmRegList, ret=_put_reg_list)
     def get_reg_list(self) -> list[int]:
         """KVM_GET_REG_LIST: the ids of all registers. ENOEXEC."""
         with self.mutex:
             self._alive(initialized=True)
             return one_reg.reg_list(self)
 
-    def _get_reg_list(self, call: Call) -> int:
-        head = call.struct(st.KvmRegList)
-        ids = self.get_reg_list()
-        room, head.n = head.n, len(ids)
-        if room < len(ids):
-            fail(errno.E2BIG)
-        call.put_tail(8, b"".join(i.to_bytes(8, "little") for i in ids))
-        return 0
-
+    @ioctl(nr.KVM_GET_MP_STATE, st.KvmMpState, ret="mp_state")
     def get_mp_state(self) -> int:
         """KVM_GET_MP_STATE."""
         with self.mutex:
             self._alive()
             return self.mp_state
 
+    @ioctl(nr.KVM_SET_MP_STATE, st.KvmMpState)
     def set_mp_state(self, mp_state: int) -> None:
         """KVM_SET_MP_STATE: RUNNABLE, STOPPED or SUSPENDED. EINVAL."""
         with self.mutex:
@@ -340,14 +276,7 @@ class Vcpu(File):
         self.make_request(h.REQ_SLEEP)
         self.vcpu_kick()
 
-    def _get_mp_state(self, call: Call) -> int:
-        call.struct(st.KvmMpState).mp_state = self.get_mp_state()
-        return 0
-
-    def _set_mp_state(self, call: Call) -> int:
-        self.set_mp_state(call.struct(st.KvmMpState).mp_state)
-        return 0
-
+    @ioctl(nr.KVM_GET_VCPU_EVENTS, st.KvmVcpuEvents)
     def get_vcpu_events(self) -> st.KvmVcpuEvents:
         """KVM_GET_VCPU_EVENTS."""
         with self.mutex:
@@ -356,88 +285,54 @@ class Vcpu(File):
             inject_fault.get_events(self, events)
             return events
 
+    @ioctl(nr.KVM_SET_VCPU_EVENTS, st.KvmVcpuEvents, events=whole(st.KvmVcpuEvents))
     def set_vcpu_events(self, events: st.KvmVcpuEvents) -> None:
         """KVM_SET_VCPU_EVENTS. EINVAL: reserved fields, or a syndrome without RAS."""
         with self.mutex:
             self._alive()
             inject_fault.set_events(self, events)
 
-    def _get_vcpu_events(self, call: Call) -> int:
-        call.struct(st.KvmVcpuEvents)
-        call.data[: ctypes.sizeof(st.KvmVcpuEvents)] = bytes(self.get_vcpu_events())
-        return 0
-
-    def _set_vcpu_events(self, call: Call) -> int:
-        self.set_vcpu_events(call.struct(st.KvmVcpuEvents))
-        return 0
-
+    @ioctl(nr.KVM_SET_SIGNAL_MASK, st.KvmSignalMask, mask=_signal_mask)
     def set_signal_mask(self, mask: bytes | None) -> None:
         """KVM_SET_SIGNAL_MASK. Accepted; our only signal is `kick`, which is let through."""
         self._alive()
+        if mask is not None and not isinstance(mask, bytes):
+            fail(errno.EFAULT)
         if mask is not None and len(mask) != 8:
             fail(errno.EINVAL)
 
-    def _set_signal_mask(self, call: Call) -> int:
-        length = call.struct(st.KvmSignalMask).len
-        if length != 8:
-            fail(errno.EINVAL)
-        self.set_signal_mask(call.tail(4, length))
-        return 0
-
+    @ioctl(nr.KVM_HAS_DEVICE_ATTR, st.KvmDeviceAttr)
     def has_device_attr(self, group: int, attr: int) -> None:
         """KVM_HAS_DEVICE_ATTR on the vCPU. ENXIO: no such attribute."""
         self._alive()
         vcpu_attr.has_attr(self, group, attr)
 
+    @ioctl(
+        nr.KVM_GET_DEVICE_ATTR, st.KvmDeviceAttr,
+        ret=to_pointer("addr", lambda args: vcpu_attr.SIZE[args.group]),
+    )  # fmt: skip
     def get_device_attr(self, group: int, attr: int) -> int:
         """KVM_GET_DEVICE_ATTR: the interrupt of a timer or of the PMU, ... ENXIO."""
         with self.mutex:
             self._alive()
             return vcpu_attr.get_attr(self, group, attr)
 
-    def set_device_attr(self, group: int, attr: int, value: int | bytes = 0) -> None:
+    @ioctl(nr.KVM_SET_DEVICE_ATTR, st.KvmDeviceAttr, value=pointer("addr"))
+    def set_device_attr(self, group: int, attr: int, value: Value = 0) -> None:
         """KVM_SET_DEVICE_ATTR: devices/vcpu.rst. `value` is a number, or a structure's bytes.
 
         EINVAL, EBUSY, EEXIST, ENODEV as the attribute has it; ENXIO: no such attribute.
         """
-
-        def read(size: int) -> bytes:
-            if isinstance(value, bytes):
-                return value[:size]
-            return (value & (1 << 8 * size) - 1).to_bytes(size, "little")
-
-        self._set_attr(group, attr, read)
-
-    def _set_attr(self, group: int, attr: int, read: vcpu_attr.Read) -> None:
         with self.mutex:
             self._alive()
-            vcpu_attr.set_attr(self, group, attr, read)
+            vcpu_attr.set_attr(self, group, attr, lambda size: load(value, size))
 
-    def _has_device_attr(self, call: Call) -> int:
-        args = call.struct(st.KvmDeviceAttr)
-        self.has_device_attr(args.group, args.attr)
-        return 0
-
-    def _get_device_attr(self, call: Call) -> int:
-        args = call.struct(st.KvmDeviceAttr)
-        value = self.get_device_attr(args.group, args.attr)
-        call.ctx.write(args.addr, value.to_bytes(vcpu_attr.SIZE[args.group], "little"))
-        return 0
-
-    def _set_device_attr(self, call: Call) -> int:
-        args = call.struct(st.KvmDeviceAttr)
-        self._set_attr(args.group, args.attr, lambda size: call.ctx.read(args.addr, size))
-        return 0
-
+    @ioctl(nr.KVM_SET_GUEST_DEBUG, st.KvmGuestDebug, args=whole(st.KvmGuestDebug))
     def set_guest_debug(self, args: st.KvmGuestDebug) -> None:
         """KVM_SET_GUEST_DEBUG (api.rst 4.87). EINVAL: unknown bits in `control`."""
         with self.mutex:
             self._alive()
             debug.set_guest_debug(self, args)
-
-    def _set_guest_debug(self, call: Call) -> int:
-        self.set_guest_debug(call.struct(st.KvmGuestDebug))
-        return 0
 
     # life
 
@@ -477,21 +372,3 @@ class Vcpu(File):
             self.cpu.close()
         finally:
             self.mutex.release()
-
-    IOCTLS: ClassVar[dict[int, Handler]] = {
-        nr.KVM_RUN: _run,
-        nr.KVM_ARM_VCPU_INIT: _arm_vcpu_init,
-        nr.KVM_ARM_VCPU_FINALIZE: _arm_vcpu_finalize,
-        nr.KVM_GET_ONE_REG: _get_one_reg,
-        nr.KVM_SET_ONE_REG: _set_one_reg,
-        nr.KVM_GET_REG_LIST: _get_reg_list,
-        nr.KVM_GET_MP_STATE: _get_mp_state,
-        nr.KVM_SET_MP_STATE: _set_mp_state,
-        nr.KVM_GET_VCPU_EVENTS: _get_vcpu_events,
-        nr.KVM_SET_VCPU_EVENTS: _set_vcpu_events,
-        nr.KVM_SET_SIGNAL_MASK: _set_signal_mask,
-        nr.KVM_HAS_DEVICE_ATTR: _has_device_attr,
-        nr.KVM_GET_DEVICE_ATTR: _get_device_attr,
-        nr.KVM_SET_DEVICE_ATTR: _set_device_attr,
-        nr.KVM_SET_GUEST_DEBUG: _set_guest_debug,
-    }

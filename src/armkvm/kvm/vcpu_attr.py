@@ -7,18 +7,15 @@ value is read from the client only when it is the value's turn.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from armkvm.abi import kvm as k
 from armkvm.kvm import pvtime
-from armkvm.kvm.file import fail
+from armkvm.kvm.file import Read, fail
 from armkvm.kvm.pmu import attr as pmu_attr
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
-
-Read = Callable[[int], bytes]  # so many bytes of the client's; EFAULT
 
 # What KVM_GET_DEVICE_ATTR returns has this many bytes.
 SIZE: Final = {

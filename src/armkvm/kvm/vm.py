@@ -11,7 +11,7 @@ import errno
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from armkvm.abi import ioctl as nr
 from armkvm.abi import structs as st
@@ -26,14 +26,16 @@ from armkvm.abi.kvm import (
     KVM_DIRTY_LOG_INITIALLY_SET,
     KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
     KVM_MAX_IRQ_ROUTES,
+    KVM_VCPU_MMAP_SIZE,
 )
 from armkvm.kvm.arch_timer import DEFAULT_PPIS, Offset
 from armkvm.kvm.capabilities import MANUAL_DIRTY_LOG_PROTECT
-from armkvm.kvm.file import Call, Handler, Writable, fail
+from armkvm.kvm.file import THIS_PROCESS, Call, Context, Writable, fail
 from armkvm.kvm.io.bus import IoBus
 from armkvm.kvm.io.coalesced_mmio import CoalescedMmio
 from armkvm.kvm.io.eventfd import IoEventFds
 from armkvm.kvm.io.irqfd import IrqFds
+from armkvm.kvm.ioctl import ANYTHING, Source, caller, ioctl, whole
 from armkvm.kvm.irq_line import irq_line
 from armkvm.kvm.kvm_host import REQ_SLEEP, REQ_VM_DEAD
 from armkvm.kvm.memslots import MemSlots
@@ -46,6 +48,36 @@ from armkvm.kvm.vm_memory import VmMemory
 if TYPE_CHECKING:
     from armkvm.kvm.system import System
     from armkvm.kvm.vgic.irq import VgicDist
+
+
+def _vcpu_pages(call: Call, _struct: None) -> Writable | None:
+    return call.ctx.vcpu_pages(KVM_VCPU_MMAP_SIZE)
+
+
+def _routes(call: Call, head: st.KvmIrqRouting) -> list[tuple[int, int, int, int]]:
+    if head.nr > KVM_MAX_IRQ_ROUTES:
+        fail(errno.EINVAL)
+    kind = st.KvmIrqRoutingEntry * head.nr
+    raw = call.tail(ctypes.sizeof(head), ctypes.sizeof(kind))
+    entries = kind.from_buffer_copy(raw) if raw else ()
+    return [(e.gsi, e.type, e.flags, e.u[1]) for e in entries]
+
+
+def _are_routes(routes: object) -> None:
+    if not isinstance(routes, list | tuple):
+        fail(errno.EFAULT)
+    for route in routes:
+        if not isinstance(route, list | tuple) or len(route) != 4:
+            fail(errno.EFAULT)
+        if not all(isinstance(n, int) and 0 <= n <= 0xFFFF_FFFF for n in route):
+            fail(errno.EINVAL)
+
+
+_ROUTES = Source(_routes, _are_routes)
+
+
+def _put_target(_call: Call, init: st.KvmVcpuInit, target: tuple[int, int]) -> None:
+    init.target, init.features[:] = target[0], (target[1], *[0] * 6)
 
 
 class Vm(VmMemory):
@@ -102,6 +134,7 @@ class Vm(VmMemory):
 
     # vCPUs
 
+    @ioctl(nr.KVM_CREATE_VCPU, arg="vcpu_id", run_pages=_vcpu_pages)
     def create_vcpu(self, vcpu_id: int, run_pages: Writable | None = None) -> Vcpu:
         """KVM_CREATE_VCPU. `run_pages` is a buffer of 8192 bytes for kvm_run, allocated if absent.
 
@@ -138,10 +171,6 @@ class Vm(VmMemory):
             if vcpu.vcpu_id == vcpu_id:
                 return vcpu
         return None
-
-    def _create_vcpu(self, call: Call) -> int:
-        vcpu = self.create_vcpu(call.arg, call.ctx.vcpu_pages(8192))
-        return call.ctx.install(vcpu)
 
     @contextmanager
     def all_vcpus_locked(self) -> Iterator[None]:
@@ -182,16 +211,13 @@ class Vm(VmMemory):
 
     # interrupts
 
+    @ioctl(nr.KVM_IRQ_LINE, st.KvmIrqLevel)
     def irq_line(self, irq: int, level: int) -> None:
         """KVM_IRQ_LINE (api.rst 4.25), from any thread. EINVAL, ENXIO."""
         self._alive()
         irq_line(self, irq, bool(level))
 
-    def _irq_line(self, call: Call) -> int:
-        args = call.struct(st.KvmIrqLevel)
-        self.irq_line(args.irq, args.level)
-        return 0
-
+    @ioctl(nr.KVM_CREATE_IRQCHIP, arg=ANYTHING)
     def create_irqchip(self) -> None:
         """KVM_CREATE_IRQCHIP: a vgic v2. ENXIO where the host has none."""
         self._alive()
@@ -200,6 +226,7 @@ class Vm(VmMemory):
         with self.lock:
             vgic_init.create(self, KVM_DEV_TYPE_ARM_VGIC_V2)
 
+    @ioctl(nr.KVM_CREATE_DEVICE, st.KvmCreateDevice, kind="type", ret="fd")
     def create_device(self, kind: int, flags: int = 0) -> VgicDevice | VgicIts | None:
         """KVM_CREATE_DEVICE; None when only testing. ENODEV for a type the host cannot have."""
         self._alive()
@@ -222,13 +249,7 @@ class Vm(VmMemory):
         """vgic_lazy_init(): 0 or a negative errno."""
         return vgic_init.vgic_lazy_init(self)
 
-    def _create_device(self, call: Call) -> int:
-        args = call.struct(st.KvmCreateDevice)
-        device = self.create_device(args.type, args.flags)
-        if device is not None:
-            args.fd = call.ctx.install(device)
-        return 0
-
+    @ioctl(nr.KVM_ARM_SET_DEVICE_ADDR, st.KvmArmDeviceAddr, device_id="id")
     def arm_set_device_addr(self, device_id: int, addr: int) -> None:
         """KVM_ARM_SET_DEVICE_ADDR, the old way to place a vgic v2. ENODEV without one.
 
@@ -239,26 +260,31 @@ class Vm(VmMemory):
             fail(errno.ENODEV)
         set_legacy_vgic_v2_addr(self, device_id & 0xFFFF, addr)
 
-    def _arm_set_device_addr(self, call: Call) -> int:
-        args = call.struct(st.KvmArmDeviceAddr)
-        self.arm_set_device_addr(args.id, args.addr)
-        return 0
-
-    def signal_msi(self) -> None:
+    @ioctl(nr.KVM_SIGNAL_MSI, st.KvmMsi, msi=whole(st.KvmMsi))
+    def signal_msi(self, msi: st.KvmMsi | None = None) -> None:
         """KVM_SIGNAL_MSI: EINVAL without a vgic; ENODEV, there is no ITS to take it."""
         self._alive()
+        del msi
         fail(errno.ENODEV if self.irqchip_in_kernel else errno.EINVAL)
 
-    def _signal_msi(self, call: Call) -> int:
-        call.struct(st.KvmMsi)
-        self.signal_msi()
-        return 0
+    @ioctl(nr.KVM_IRQFD, st.KvmIrqfd, ctx=caller)
+    def irqfd(
+        self,
+        fd: int,
+        gsi: int,
+        flags: int = 0,
+        resamplefd: int = 0,
+        *,
+        ctx: Context = THIS_PROCESS,
+    ) -> None:
+        """KVM_IRQFD: an eventfd of `ctx` drives an interrupt, or no longer does.
 
-    def _irqfd(self, call: Call) -> int:
+        EINVAL, EAGAIN (no initialised vgic), EBADF, EBUSY.
+        """
         self._alive()
-        self.irqfds.ioctl(call.struct(st.KvmIrqfd), call.ctx)
-        return 0
+        self.irqfds.ioctl(st.KvmIrqfd(fd=fd, gsi=gsi, flags=flags, resamplefd=resamplefd), ctx)
 
+    @ioctl(nr.KVM_SET_GSI_ROUTING, st.KvmIrqRouting, routes=_ROUTES)
     def set_gsi_routing(self, routes: Sequence[tuple[int, int, int, int]], flags: int = 0) -> None:
         """KVM_SET_GSI_ROUTING: (gsi, type, flags, pin) each; type 1 is the vgic's pin. EINVAL."""
         self._alive()
@@ -269,29 +295,21 @@ class Vm(VmMemory):
                 fail(errno.EINVAL)
         self.irqfds.routes = {gsi: pin for gsi, kind, _flags, pin in routes if kind == 1}
 
-    def _set_gsi_routing(self, call: Call) -> int:
-        head = call.struct(st.KvmIrqRouting)
-        if head.nr > KVM_MAX_IRQ_ROUTES:
-            fail(errno.EINVAL)
-        size = ctypes.sizeof(st.KvmIrqRoutingEntry)
-        raw = call.tail(ctypes.sizeof(head), size * head.nr)
-        entries = (st.KvmIrqRoutingEntry * head.nr).from_buffer_copy(raw) if head.nr else ()
-        self.set_gsi_routing([(e.gsi, e.type, e.flags, e.u[1]) for e in entries], head.flags)
-        return 0
-
     # the rest
 
+    @ioctl(nr.KVM_CHECK_EXTENSION, arg="cap")
     def check_extension(self, cap: int) -> int:
         """KVM_CHECK_EXTENSION on the VM."""
         if cap == Cap.MSI_DEVID:
             return 0  # only an ITS asks for device ids
         return self.system.check_extension(cap)
 
-    def _check_extension(self, call: Call) -> int:
-        return self.check_extension(call.arg)
+    @ioctl(nr.KVM_ENABLE_CAP, st.KvmEnableCap)
+    def enable_cap(self, cap: int, flags: int = 0, args: Sequence[int] | int = ()) -> None:
+        """KVM_ENABLE_CAP on the VM; `args` are the four words, or the first.
 
-    def enable_cap(self, cap: int, flags: int = 0, args: Sequence[int] = ()) -> None:
-        """KVM_ENABLE_CAP on the VM. EINVAL for a capability that cannot be enabled."""
+        EINVAL for a capability that cannot be enabled.
+        """
         self._alive()
         if flags:
             fail(errno.EINVAL)
@@ -301,7 +319,7 @@ class Vm(VmMemory):
             case Cap.ARM_SYSTEM_SUSPEND:
                 self.system_suspend = True
             case Cap.MANUAL_DIRTY_LOG_PROTECT2:
-                wanted = args[0] if args else 0
+                wanted = args if isinstance(args, int) else next(iter(args), 0)
                 enable = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE
                 if wanted & ~MANUAL_DIRTY_LOG_PROTECT or (wanted and not wanted & enable):
                     fail(errno.EINVAL)
@@ -310,22 +328,13 @@ class Vm(VmMemory):
             case _:
                 fail(errno.EINVAL)
 
-    def _enable_cap(self, call: Call) -> int:
-        args = call.struct(st.KvmEnableCap)
-        self.enable_cap(args.cap, args.flags, list(args.args))
-        return 0
-
+    @ioctl(nr.KVM_ARM_PREFERRED_TARGET, st.KvmVcpuInit, ret=_put_target)
     def arm_preferred_target(self) -> tuple[int, int]:
         """KVM_ARM_PREFERRED_TARGET: (target, first word of features)."""
         self._alive()
         return KVM_ARM_TARGET_GENERIC_V8, 0
 
-    def _arm_preferred_target(self, call: Call) -> int:
-        init = call.struct(st.KvmVcpuInit)
-        ctypes.memset(ctypes.addressof(init), 0, ctypes.sizeof(init))
-        init.target, init.features[0] = self.arm_preferred_target()
-        return 0
-
+    @ioctl(nr.KVM_ARM_SET_COUNTER_OFFSET, st.KvmArmCounterOffset)
     def arm_set_counter_offset(self, counter_offset: int, reserved: int = 0) -> None:
         """KVM_ARM_SET_COUNTER_OFFSET: ticks, for both counters. EINVAL, EBUSY (a vCPU is busy)."""
         self._alive()
@@ -334,11 +343,6 @@ class Vm(VmMemory):
         with self.lock, self.all_vcpus_locked():
             self.counter_offset_set = True
             self.voffset.value = self.poffset.value = counter_offset
-
-    def _arm_set_counter_offset(self, call: Call) -> int:
-        args = call.struct(st.KvmArmCounterOffset)
-        self.arm_set_counter_offset(args.counter_offset, args.reserved)
-        return 0
 
     # life
 
@@ -367,19 +371,3 @@ class Vm(VmMemory):
         close = getattr(self.stage2, "close", None)
         if close is not None:
             close()
-
-    IOCTLS: ClassVar[dict[int, Handler]] = {
-        **VmMemory.IOCTLS,
-        nr.KVM_CREATE_VCPU: _create_vcpu,
-        nr.KVM_CREATE_IRQCHIP: lambda self, _call: self.create_irqchip() or 0,
-        nr.KVM_IRQ_LINE: _irq_line,
-        nr.KVM_SET_GSI_ROUTING: _set_gsi_routing,
-        nr.KVM_IRQFD: _irqfd,
-        nr.KVM_SIGNAL_MSI: _signal_msi,
-        nr.KVM_CHECK_EXTENSION: _check_extension,
-        nr.KVM_ENABLE_CAP: _enable_cap,
-        nr.KVM_ARM_SET_DEVICE_ADDR: _arm_set_device_addr,
-        nr.KVM_ARM_SET_COUNTER_OFFSET: _arm_set_counter_offset,
-        nr.KVM_ARM_PREFERRED_TARGET: _arm_preferred_target,
-        nr.KVM_CREATE_DEVICE: _create_device,
-    }

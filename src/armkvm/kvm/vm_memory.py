@@ -7,13 +7,14 @@ from __future__ import annotations
 import errno
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from armkvm.abi import ioctl as nr
 from armkvm.abi import structs as st
-from armkvm.kvm.file import Call, File, Handler, Writable, fail
+from armkvm.kvm.file import THIS_PROCESS, Call, Context, File, Value, Writable, fail, load_int
+from armkvm.kvm.ioctl import Source, caller, ioctl, pointer
 from armkvm.kvm.memslots import MemSlots, segments_of
 
 if TYPE_CHECKING:
@@ -21,7 +22,25 @@ if TYPE_CHECKING:
     from armkvm.kvm.io.coalesced_mmio import CoalescedMmio
     from armkvm.kvm.io.eventfd import IoEventFds
 
-Read = Callable[[int], bytes]  # so many bytes of the client's; EFAULT
+
+def _share(call: Call, region: st.KvmUserspaceMemoryRegion) -> Any:
+    size = region.memory_size
+    return call.ctx.share(region.userspace_addr, size) if size else None
+
+
+def _is_memory(memory: object) -> None:
+    """A buffer or pairs; what is in a buffer, segments_of() looks at. EFAULT."""
+    if isinstance(memory, list | tuple):
+        for pair in memory:
+            if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], int):
+                fail(errno.EFAULT)
+
+
+def _put_dirty_log(call: Call, args: st.KvmDirtyLog, bitmap: bytes) -> None:
+    call.ctx.write(args.dirty_bitmap, bitmap)
+
+
+_MEMORY = Source(_share, _is_memory)
 
 
 class VmMemory(File):
@@ -42,6 +61,7 @@ class VmMemory(File):
     def _alive(self) -> None:
         """EBADF, EIO."""
 
+    @ioctl(nr.KVM_SET_USER_MEMORY_REGION, st.KvmUserspaceMemoryRegion, memory=_MEMORY)
     def set_user_memory_region(
         self,
         slot: int,
@@ -67,21 +87,7 @@ class VmMemory(File):
                 slot, flags, guest_phys_addr, memory_size, userspace_addr, segments
             )
 
-    def _set_user_memory_region(self, call: Call) -> int:
-        region = call.struct(st.KvmUserspaceMemoryRegion)
-        memory = None
-        if region.memory_size:
-            memory = call.ctx.share(region.userspace_addr, region.memory_size)
-        self.set_user_memory_region(
-            region.slot,
-            region.guest_phys_addr,
-            region.memory_size,
-            memory,
-            region.flags,
-            userspace_addr=region.userspace_addr,
-        )
-        return 0
-
+    @ioctl(nr.KVM_GET_DIRTY_LOG, st.KvmDirtyLog, ret=_put_dirty_log)
     def get_dirty_log(self, slot: int) -> bytes:
         """KVM_GET_DIRTY_LOG: a bitmap of whole 64-bit words, bit n for page n of the slot.
 
@@ -100,15 +106,11 @@ class VmMemory(File):
                     self.stage2.flush()
             return dirty.to_bytes(found.pages + 63 >> 6 << 3, "little")
 
-    def _get_dirty_log(self, call: Call) -> int:
-        args = call.struct(st.KvmDirtyLog)
-        call.ctx.write(args.dirty_bitmap, self.get_dirty_log(args.slot))
-        return 0
+    @ioctl(nr.KVM_CLEAR_DIRTY_LOG, st.KvmClearDirtyLog, bitmap=pointer("dirty_bitmap"))
+    def clear_dirty_log(self, slot: int, first_page: int, num_pages: int, bitmap: Value) -> None:
+        """KVM_CLEAR_DIRTY_LOG: clear what is set in `bitmap`, whole 64-bit words of it.
 
-    def clear_dirty_log(self, slot: int, first_page: int, num_pages: int, read: Read) -> None:
-        """KVM_CLEAR_DIRTY_LOG: clear what is set in the bitmap that `read(bytes)` returns.
-
-        It begins at `first_page`, a multiple of 64. EINVAL, ENOENT.
+        It begins at `first_page`, a multiple of 64. EINVAL, ENOENT, EFAULT (too short).
         """
         self._alive()
         with self.slots_lock:
@@ -118,47 +120,45 @@ class VmMemory(File):
             rest = found.pages - first_page
             if rest < 0 or num_pages > rest or (num_pages < rest and num_pages & 63):
                 fail(errno.EINVAL)
-            mask = int.from_bytes(read(num_pages + 63 >> 6 << 3), "little") & (1 << num_pages) - 1
+            mask = load_int(bitmap, num_pages + 63 >> 6 << 3) & (1 << num_pages) - 1
             with self.halted():
                 found.clean(mask << first_page)
                 self.stage2.flush()
 
-    def _clear_dirty_log(self, call: Call) -> int:
-        args = call.struct(st.KvmClearDirtyLog)
-        self.clear_dirty_log(
-            args.slot, args.first_page, args.num_pages,
-            lambda size: call.ctx.read(args.dirty_bitmap, size),
-        )  # fmt: skip
-        return 0
+    @ioctl(nr.KVM_IOEVENTFD, st.KvmIoeventfd, len_="len", ctx=caller)
+    def ioeventfd(
+        self,
+        fd: int,
+        addr: int,
+        len_: int,
+        datamatch: int = 0,
+        flags: int = 0,
+        *,
+        ctx: Context = THIS_PROCESS,
+    ) -> None:
+        """KVM_IOEVENTFD: a write of `len_` bytes counts an eventfd of `ctx`, or no longer does.
 
-    def _ioeventfd(self, call: Call) -> int:
+        `datamatch` is looked at with KVM_IOEVENTFD_FLAG_DATAMATCH. EINVAL, EBADF, EEXIST, ENOENT,
+        ENOSPC.
+        """
         self._alive()
-        args = call.struct(st.KvmIoeventfd)
+        args = st.KvmIoeventfd(datamatch=datamatch, addr=addr, len=len_, fd=fd, flags=flags)
         with self.slots_lock:
-            self.ioeventfds.ioctl(args, call.ctx)
-        return 0
+            self.ioeventfds.ioctl(args, ctx)
 
+    @ioctl(nr.KVM_REGISTER_COALESCED_MMIO, st.KvmCoalescedMmioZone)
     def register_coalesced_mmio(self, addr: int, size: int, pio: int = 0) -> None:
         """KVM_REGISTER_COALESCED_MMIO: writes there go to the ring. EINVAL, ENOSPC."""
         self._alive()
         with self.slots_lock:
             self.coalesced_mmio.register(addr, size, pio)
 
+    @ioctl(nr.KVM_UNREGISTER_COALESCED_MMIO, st.KvmCoalescedMmioZone)
     def unregister_coalesced_mmio(self, addr: int, size: int, pio: int = 0) -> None:
         """KVM_UNREGISTER_COALESCED_MMIO. EINVAL."""
         self._alive()
         with self.slots_lock:
             self.coalesced_mmio.unregister(addr, size, pio)
-
-    def _register_coalesced_mmio(self, call: Call) -> int:
-        zone = call.struct(st.KvmCoalescedMmioZone)
-        self.register_coalesced_mmio(zone.addr, zone.size, zone.pio)
-        return 0
-
-    def _unregister_coalesced_mmio(self, call: Call) -> int:
-        zone = call.struct(st.KvmCoalescedMmioZone)
-        self.unregister_coalesced_mmio(zone.addr, zone.size, zone.pio)
-        return 0
 
     def memory_written(self, guest_phys_addr: int, size: int) -> None:
         """Not in KVM, whose hardware snoops: user space wrote guest memory that may hold code."""
@@ -169,12 +169,3 @@ class VmMemory(File):
         """User space may have written anywhere."""
         with self.slots_lock, self.halted():
             self.memslots.written()
-
-    IOCTLS: ClassVar[dict[int, Handler]] = {
-        nr.KVM_SET_USER_MEMORY_REGION: _set_user_memory_region,
-        nr.KVM_GET_DIRTY_LOG: _get_dirty_log,
-        nr.KVM_CLEAR_DIRTY_LOG: _clear_dirty_log,
-        nr.KVM_REGISTER_COALESCED_MMIO: _register_coalesced_mmio,
-        nr.KVM_UNREGISTER_COALESCED_MMIO: _unregister_coalesced_mmio,
-        nr.KVM_IOEVENTFD: _ioeventfd,
-    }

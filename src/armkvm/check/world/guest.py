@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
+from armkvm.abi.structs import KvmRun
 from armkvm.check.execution.place import instruction, simple
 from armkvm.host.cpu import EXIT_IRQ, EXIT_TRAP, GuestMemory
 from armkvm.host.scripted import (
@@ -36,7 +37,8 @@ GICC_CTLR, GICC_PMR, GICC_IAR, GICC_EOIR = 0x0, 0x4, 0xC, 0x10
 ICC_PMR, ICC_IAR1 = (3, 0, 4, 6, 0), (3, 0, 12, 12, 0)
 ICC_EOIR1, ICC_IGRPEN1 = (3, 0, 12, 12, 1), (3, 0, 12, 12, 7)
 SPURIOUS = 1023
-RUN_UNION, RUN_REGS = 32, 288  # in kvm_run: what an exit of its kind says
+# In kvm_run: what an exit of its kind says.
+RUN_UNION, RUN_REGS = KvmRun.mmio.offset, KvmRun.kvm_valid_regs.offset
 
 _LRS = ("ich_lr0", "ich_lr1", "ich_lr2", "ich_lr3")
 _LR_PENDING, _LR_ACTIVE, _LR_HW = 1 << 62, 1 << 63, 1 << 61

@@ -7,7 +7,7 @@ ITS finds no registers. Left out: everything else.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from armkvm.abi import ioctl as nr
 from armkvm.abi import structs as st
@@ -16,7 +16,8 @@ from armkvm.abi.vgic import (
     KVM_VGIC_ITS_ADDR_TYPE,
     KVM_VGIC_V3_ITS_SIZE,
 )
-from armkvm.kvm.file import Call, File, Handler, fail
+from armkvm.kvm.file import File, Value, fail, load_int
+from armkvm.kvm.ioctl import ioctl, pointer, to_pointer
 from armkvm.kvm.vgic.irq import VGIC_ADDR_UNDEF
 from armkvm.kvm.vgic.v3 import SZ_64K, check_iorange
 
@@ -34,48 +35,27 @@ class VgicIts(File):
         self.vm = vm
         self.base = VGIC_ADDR_UNDEF
 
+    @ioctl(nr.KVM_HAS_DEVICE_ATTR, st.KvmDeviceAttr)
     def has_device_attr(self, group: int, attr: int) -> None:
         """KVM_HAS_DEVICE_ATTR. ENXIO."""
         if group != KVM_DEV_ARM_VGIC_GRP_ADDR or attr != KVM_VGIC_ITS_ADDR_TYPE:
             fail(errno.ENXIO)
 
-    def set_device_attr(self, group: int, attr: int, value: int = 0) -> None:
+    @ioctl(nr.KVM_SET_DEVICE_ATTR, st.KvmDeviceAttr, value=pointer("addr"))
+    def set_device_attr(self, group: int, attr: int, value: Value = 0) -> None:
         """KVM_SET_DEVICE_ATTR: the address. ENXIO, ENODEV, EEXIST, EINVAL, E2BIG."""
         if group != KVM_DEV_ARM_VGIC_GRP_ADDR:
             fail(errno.ENXIO)
         if attr != KVM_VGIC_ITS_ADDR_TYPE:
             fail(errno.ENODEV)
-        ret = check_iorange(self.vm, self.base, value, SZ_64K, KVM_VGIC_V3_ITS_SIZE)
+        base = load_int(value, 8)
+        ret = check_iorange(self.vm, self.base, base, SZ_64K, KVM_VGIC_V3_ITS_SIZE)
         if ret:
             fail(-ret)
-        self.base = value
+        self.base = base
 
+    @ioctl(nr.KVM_GET_DEVICE_ATTR, st.KvmDeviceAttr, ret=to_pointer("addr", lambda _args: 8))
     def get_device_attr(self, group: int, attr: int) -> int:
         """KVM_GET_DEVICE_ATTR: the address. ENXIO."""
         self.has_device_attr(group, attr)
         return self.base
-
-    def _has(self, call: Call) -> int:
-        args = call.struct(st.KvmDeviceAttr)
-        self.has_device_attr(args.group, args.attr)
-        return 0
-
-    def _set(self, call: Call) -> int:
-        args = call.struct(st.KvmDeviceAttr)
-        value = 0
-        if args.group == KVM_DEV_ARM_VGIC_GRP_ADDR and args.attr == KVM_VGIC_ITS_ADDR_TYPE:
-            value = int.from_bytes(call.ctx.read(args.addr, 8), "little")
-        self.set_device_attr(args.group, args.attr, value)
-        return 0
-
-    def _get(self, call: Call) -> int:
-        args = call.struct(st.KvmDeviceAttr)
-        value = self.get_device_attr(args.group, args.attr)
-        call.ctx.write(args.addr, value.to_bytes(8, "little"))
-        return 0
-
-    IOCTLS: ClassVar[dict[int, Handler]] = {
-        nr.KVM_HAS_DEVICE_ATTR: _has,
-        nr.KVM_SET_DEVICE_ATTR: _set,
-        nr.KVM_GET_DEVICE_ATTR: _get,
-    }

@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from armkvm.abi import ioctl as nr
 from armkvm.abi import structs as st
 from armkvm.abi import vgic as a
 from armkvm.abi.kvm import KVM_DEV_TYPE_ARM_VGIC_V2
-from armkvm.kvm.file import Call, File, Handler, fail
+from armkvm.kvm.file import File, Value, fail, load_int
+from armkvm.kvm.ioctl import ioctl, pointer, to_pointer
 from armkvm.kvm.vgic import mmio as vgic_mmio
 from armkvm.kvm.vgic import mmio_v2 as vgic_mmio_v2
 from armkvm.kvm.vgic import mmio_v3 as vgic_mmio_v3
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
     from armkvm.kvm.vm import Vm
 
 SZ_4K = 0x1000
+
+
+def _value_size(group: int) -> int:
+    """Bytes of an attribute's value in the client's memory."""
+    return 8 if group in (a.KVM_DEV_ARM_VGIC_GRP_ADDR, a.KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS) else 4
+
+
+_TO_VALUE = to_pointer("addr", lambda args: _value_size(args.group))
 
 
 def _check(ret: int) -> None:
@@ -82,22 +91,24 @@ class VgicDevice(File):
 
     # for the client
 
-    def set_device_attr(self, group: int, attr: int, value: int = 0) -> None:
+    @ioctl(nr.KVM_SET_DEVICE_ATTR, st.KvmDeviceAttr, value=pointer("addr"))
+    def set_device_attr(self, group: int, attr: int, value: Value = 0) -> None:
         """KVM_SET_DEVICE_ATTR. ENXIO: no such attribute; EBUSY, EEXIST, EINVAL, E2BIG."""
         self._alive()
         match group:
             case a.KVM_DEV_ARM_VGIC_GRP_ADDR:
-                self._set_addr(attr, value)
+                self._set_addr(attr, load_int(value, 8))
             case a.KVM_DEV_ARM_VGIC_GRP_NR_IRQS:
-                self._set_nr_irqs(value & 0xFFFF_FFFF)
+                self._set_nr_irqs(load_int(value, 4))
             case a.KVM_DEV_ARM_VGIC_GRP_CTRL:
                 self._ctrl(attr)
             case _ if group in self._reg_groups:
-                self._access_reg(group, attr, value)
+                self._access_reg(group, attr, load_int(value, _value_size(group)))
             case _:
                 fail(errno.ENXIO)
 
-    def get_device_attr(self, group: int, attr: int, value: int = 0) -> int:
+    @ioctl(nr.KVM_GET_DEVICE_ATTR, st.KvmDeviceAttr, value=pointer("addr"), ret=_TO_VALUE)
+    def get_device_attr(self, group: int, attr: int, value: Value = 0) -> int:
         """KVM_GET_DEVICE_ATTR; the index of a redistributor region goes in as `value`."""
         self._alive()
         match group:
@@ -110,6 +121,7 @@ class VgicDevice(File):
             case _:
                 return fail(errno.ENXIO)
 
+    @ioctl(nr.KVM_HAS_DEVICE_ATTR, st.KvmDeviceAttr)
     def has_device_attr(self, group: int, attr: int) -> None:
         """KVM_HAS_DEVICE_ATTR. ENXIO: no such attribute; EINVAL: no such vCPU."""
         self._alive()
@@ -139,18 +151,6 @@ class VgicDevice(File):
         if not known:
             fail(errno.ENXIO)
 
-    def value_size(self, group: int) -> int:
-        """Bytes of an attribute's value in the client's memory; 0: it has none."""
-        match group:
-            case a.KVM_DEV_ARM_VGIC_GRP_ADDR | a.KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS:
-                return 8
-            case a.KVM_DEV_ARM_VGIC_GRP_NR_IRQS:
-                return 4
-            case _ if group in self._reg_groups:
-                return 4
-            case _:
-                return 0
-
     # addresses, sizes, control
 
     def _set_addr(self, attr: int, value: int) -> None:
@@ -177,7 +177,7 @@ class VgicDevice(File):
                 case _:
                     fail(errno.ENXIO)
 
-    def _get_addr(self, attr: int, value: int) -> int:
+    def _get_addr(self, attr: int, value: Value) -> int:
         """kvm_vgic_addr(), read."""
         dist = self.vm.vgic
         match attr:
@@ -190,7 +190,7 @@ class VgicDevice(File):
             case a.KVM_VGIC_V3_ADDR_TYPE_REDIST if not self.is_v2:
                 return int(dist.rd_regions[0].base) if dist.rd_regions else VGIC_ADDR_UNDEF
             case a.KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION if not self.is_v2:
-                index = value & a.KVM_VGIC_V3_RDIST_INDEX_MASK & 0xFF
+                index = load_int(value, 8) & a.KVM_VGIC_V3_RDIST_INDEX_MASK & 0xFF
                 region = vgic_v3.region_from_index(self.vm, index)
                 if region is None:
                     fail(errno.ENOENT)
@@ -312,39 +312,6 @@ class VgicDevice(File):
             fail(errno.EBADF)
         if self.vm.vm_dead:
             fail(errno.EIO)
-
-    def _set(self, call: Call) -> int:
-        args = call.struct(st.KvmDeviceAttr)
-        self._alive()
-        size = self.value_size(args.group)
-        value = int.from_bytes(call.ctx.read(args.addr, size), "little") if size else 0
-        self.set_device_attr(args.group, args.attr, value)
-        return 0
-
-    def _get(self, call: Call) -> int:
-        args = call.struct(st.KvmDeviceAttr)
-        self._alive()
-        size = self.value_size(args.group)
-        index = 0
-        if (args.group, args.attr) == (
-            a.KVM_DEV_ARM_VGIC_GRP_ADDR,
-            a.KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION,
-        ):
-            index = int.from_bytes(call.ctx.read(args.addr, 8), "little")
-        value = self.get_device_attr(args.group, args.attr, index)
-        call.ctx.write(args.addr, value.to_bytes(size, "little"))
-        return 0
-
-    def _has(self, call: Call) -> int:
-        args = call.struct(st.KvmDeviceAttr)
-        self.has_device_attr(args.group, args.attr)
-        return 0
-
-    IOCTLS: ClassVar[dict[int, Handler]] = {
-        nr.KVM_SET_DEVICE_ATTR: _set,
-        nr.KVM_GET_DEVICE_ATTR: _get,
-        nr.KVM_HAS_DEVICE_ATTR: _has,
-    }
 
 
 def _level_info(attr: int) -> int:
