@@ -76,6 +76,7 @@ class Clock:
 
     def leave(self, pcpu: PhysicalCpu) -> None:
         """After guest code ran: take the time from the engine."""
+        assert pcpu.state is not None
         pcpu.ns = ns = pcpu.base + pcpu.state.count - pcpu.count
         if ns > self.ns:
             self.ns = ns
@@ -188,6 +189,7 @@ class RealtimeClock(Clock):
 
     def leave(self, pcpu: PhysicalCpu) -> None:
         host = time.monotonic_ns() - self._origin
+        assert pcpu.state is not None
         done = pcpu.state.count - pcpu.count
         ns = pcpu.base + (done * pcpu.mult >> 16)
         if done >= self.SHORTEST_SAMPLE:

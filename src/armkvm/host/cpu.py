@@ -1,8 +1,8 @@
 """What the hypervisor asks of a CPU that executes guest code: the interface of engine/cpu.py.
 
 A protocol, so that the same hypervisor runs on the engine, on a scripted CPU (host/scripted.py) and
-on whatever a checker puts in their place. The fields of `state` that host and kvm use are named in
-STATE_FIELDS; all are unsigned 64-bit words. Left out: how instructions are executed.
+on whatever a checker puts in their place. What host and kvm use of a CPU's registers is GuestState,
+so that no field can be used that is not there. Left out: how instructions are executed.
 """
 
 from __future__ import annotations
@@ -21,19 +21,76 @@ NEVER: Final = 2**63 - 1  # a deadline that is off, a limit that is not set
 # The generic timer counts at 62.5 MHz: one tick is 16 ns, so that converting is a shift.
 NS_PER_TICK_SHIFT: Final = 4
 
-STATE_FIELDS: Final = (
-    "pc", "count", "limit", "ns_base", "ns_count", "ns_mult", "cntvoff", "cntpoff",
-    "cntv_ctl", "cntv_cval", "cntp_ctl", "cntp_cval", "cntv_masked", "cntp_masked", "cnthctl",
-    "ich_hcr", "ich_vmcr", "ich_ap0r", "ich_ap1r", "ich_lr0", "ich_lr1", "ich_lr2", "ich_lr3",
-    "icc_sre", "gicv_base", "gicv_size", "phys_deactivated",
-    "hyp_deadline_ns", "hcr_vi", "hcr_vf", "twe", "excl_addr", "esr_el2", "far_el2", "hpfar_el2",
-)  # fmt: skip
+
+class GuestState(ctypes.Structure):
+    """The registers and the engine's own words that host and kvm reach, 64 bits each.
+
+    A backend's structure has these fields, `x` as an array of 31 words, in any order and with
+    others between them. A field that hypervisor code uses has to be here: mypy sees that.
+    """
+
+    x: ctypes.Array[ctypes.c_uint64]
+    pc: int
+    el: int  # 0 or 1, as PSTATE.EL
+    # Instructions retired; run() ends with EXIT_LIMIT at `limit`. At EL0: el0_count, and if it is
+    # there, what has been retired since mode_count.
+    count: int
+    limit: int
+    el0_count: int
+    mode_count: int
+    # Guest time: ns_base + ((count - ns_count) * ns_mult >> 16).
+    ns_base: int
+    ns_count: int
+    ns_mult: int
+    hyp_deadline_ns: int  # the host's own timer
+    # The generic timer; `masked`: its output does not interrupt the host's CPU.
+    cntvoff: int
+    cntpoff: int
+    cntv_ctl: int
+    cntv_cval: int
+    cntp_ctl: int
+    cntp_cval: int
+    cntv_masked: int
+    cntp_masked: int
+    cnthctl: int
+    # The virtual CPU interface, and the frame of a GICv2's.
+    ich_hcr: int
+    ich_vmcr: int
+    ich_ap0r: int
+    ich_ap1r: int
+    ich_lr0: int
+    ich_lr1: int
+    ich_lr2: int
+    ich_lr3: int
+    icc_sre: int
+    gicv_base: int
+    gicv_size: int
+    phys_deactivated: int
+    # HCR_EL2.VI, VF and TWE, MDCR_EL2.TDE
+    hcr_vi: int
+    hcr_vf: int
+    twe: int
+    tde: int
+    excl_addr: int  # of the local monitor; all ones: open
+    # Syndromes of EL2, and what KVM writes itself of EL1.
+    esr_el2: int
+    far_el2: int
+    hpfar_el2: int
+    esr_el1: int
+    far_el1: int
+    elr_el1: int
+    spsr_el1: int
+    mpidr_el1: int
+    fpcr: int
+
+
+STATE_FIELDS: Final = tuple(name for name in GuestState.__annotations__ if name != "x")
 
 
 class GuestCpu(Protocol):
-    """One CPU of a guest. `state` is a ctypes.Structure with `x` and STATE_FIELDS."""
+    """One CPU of a guest."""
 
-    state: Any
+    state: GuestState
     pstate: int
     sp_el0: int
     sp_el1: int
@@ -87,7 +144,7 @@ class EngineBackend:
         return cpu
 
 
-def word(state: Any, field: str) -> ctypes.c_uint64:
+def word(state: GuestState, field: str) -> ctypes.c_uint64:
     """A view of one field, so that code written once serves several registers.
 
     The caller keeps `state` alive.

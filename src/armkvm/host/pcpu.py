@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT, GuestCpu
+from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT, GuestCpu, GuestState
 from armkvm.host.hrtimer import HrtimerBase
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class PhysicalCpu:
         self.clock = clock
         self.lock = threading.Lock()
         self.hrtimers = hrtimers or HrtimerBase()
-        self.state: Any = None  # of the guest CPU that is installed
+        self.state: GuestState | None = None  # of the guest CPU that is installed
         self.vcpu: Any = None  # kvm_running_vcpu
         self.vtimer_irq = PerCpuIrq(self, HOST_VTIMER_PPI, "cntv")
         self.ptimer_irq = PerCpuIrq(self, HOST_PTIMER_PPI, "cntp")
@@ -144,6 +144,7 @@ class PhysicalCpu:
     def rebase(self, mult: int) -> None:
         """Tell the engine: it is `ns` now, and an instruction takes mult / 65536 ns."""
         state = self.state
+        assert state is not None
         self.base = state.ns_base = self.ns
         self.count = state.ns_count = state.count
         if mult != self.mult or state.ns_mult != mult:
@@ -162,6 +163,7 @@ class PhysicalCpu:
         if self.slice_ns < deadline:
             deadline = self.slice_ns
         if deadline != self._deadline:
+            assert self.state is not None
             self._deadline = self.state.hyp_deadline_ns = min(deadline, NEVER)
 
     def event_due(self) -> bool:

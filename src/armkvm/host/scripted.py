@@ -30,6 +30,7 @@ from armkvm.host.cpu import (
     NS_PER_TICK_SHIFT,
     STATE_FIELDS,
     GuestMemory,
+    GuestState,
 )
 
 M64 = (1 << 64) - 1
@@ -37,16 +38,11 @@ PSTATE_I = 1 << 7
 IL = 1 << 25
 RESET_PSTATE = 0x3C5
 
-_EXTRA = ("far_el1", "esr_el1", "elr_el1", "spsr_el1", "mpidr_el1", "fpcr")
 
+class State(GuestState):
+    """The fields that the hypervisor uses, and no other."""
 
-class State(ctypes.Structure):
-    """The fields that the hypervisor uses."""
-
-    _fields_ = [
-        ("x", ctypes.c_uint64 * 31),
-        *((name, ctypes.c_uint64) for name in (*STATE_FIELDS, *_EXTRA)),
-    ]
+    _fields_ = [("x", ctypes.c_uint64 * 31), *((name, ctypes.c_uint64) for name in STATE_FIELDS)]
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,8 @@ class ScriptedCpu:
     """One CPU. It spins when its script has ended."""
 
     def __init__(self, script: Script, irq: Script | None = None) -> None:
-        self.state: Any = State()
+        self.state: GuestState = State()
+        self.state.el = 1
         self.state.ns_mult = 1 << 16
         self.state.limit = self.state.hyp_deadline_ns = NEVER
         self.pstate = RESET_PSTATE

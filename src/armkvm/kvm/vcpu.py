@@ -16,11 +16,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import c_int
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from armkvm.abi import ioctl as nr
 from armkvm.abi import kvm as k
 from armkvm.abi import structs as st
+from armkvm.host.cpu import GuestState
 from armkvm.host.pcpu import PhysicalCpu
 from armkvm.kvm import debug, inject_fault, one_reg, reset, vcpu_attr
 from armkvm.kvm import kvm_host as h
@@ -77,7 +78,7 @@ class Vcpu(Requests, File):
         vm.coalesced_mmio.join(run_pages)
 
         self.cpu = vm.system.backend.cpu(vm.stage2)
-        self.state: Any = self.cpu.state
+        self.state: GuestState = self.cpu.state
         self.x = self.state.x
         self.stat = VcpuStat()
         self.turn = vm.host.turn

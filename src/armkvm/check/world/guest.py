@@ -126,7 +126,7 @@ class CheckCpu(ScriptedCpu):
 
     def _finish(self) -> None:
         super()._finish()
-        self.state.x[:4] = (0, 0, 0, 0)  # scratch of the operation: the script has its result
+        self.state.x[:4] = [0, 0, 0, 0]  # scratch of the operation: the script has its result
 
     def restart(self, script: Guest) -> None:
         """The guest begins anew, as after a reset."""

@@ -47,10 +47,10 @@ DIST: Final = ("initialized", "ready", "enabled", "nr_spis", "vgic_dist_base", "
 _vcpu, _vm = attrgetter(*VCPU), attrgetter(*VM)
 _pcpu, _irq, _dist = attrgetter(*PCPU), attrgetter(*IRQ), attrgetter(*DIST)
 _pmu = attrgetter(*PMU)
-_DEADLINES = tuple(
-    getattr(State, name).offset for name in ("cntv_cval", "cntp_cval", "hyp_deadline_ns")
+# The count of instructions, which take no time here, and moments.
+_COUNT, *_DEADLINES = (
+    getattr(State, name).offset for name in ("count", "cntv_cval", "cntp_cval", "hyp_deadline_ns")
 )
-_COUNT = State.count.offset  # of instructions, which take no time here
 _ZERO = bytes(8)
 When = Callable[[int], int]
 _NO_UNION = (KVM_EXIT_UNKNOWN, KVM_EXIT_INTR)
