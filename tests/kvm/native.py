@@ -42,9 +42,13 @@ class Native:
     """One VM, one vCPU, a program."""
 
     def __init__(
-        self, *program: Words | int, features: int = PSCI, kind: str = "nvhe-gicv2"
+        self,
+        *program: Words | int,
+        features: int = PSCI,
+        kind: str = "nvhe-gicv2",
+        clock: str = "virtual",
     ) -> None:
-        self.system = System(kind)
+        self.system = System(kind, clock)
         self.vm: Vm = self.system.create_vm()
         self.memory = mmap.mmap(-1, RAM_SIZE)
         self.vm.set_user_memory_region(0, RAM, RAM_SIZE, self.memory)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT, GuestCpu, GuestState
 from armkvm.host.hrtimer import HrtimerBase
@@ -25,8 +25,15 @@ if TYPE_CHECKING:
 HOST_VTIMER_PPI = 27
 HOST_PTIMER_PPI = 30
 TICK_PERIOD_NS = 4_000_000  # a host of 250 Hz
+LEAST_SLICE_NS = 20_000  # of a vCPU that has been given a slice
 
 M64 = (1 << 64) - 1
+
+
+class HostPmu(Protocol):
+    """A use of this CPU's PMU, whose deadline is a number of instructions from the entry on."""
+
+    def set_deadline(self, pcpu: PhysicalCpu, /) -> None: ...
 
 
 class PerCpuIrq:
@@ -151,9 +158,15 @@ class PhysicalCpu:
             self.mult = state.ns_mult = mult
         self.stale = False
 
-    def enter(self) -> None:
+    def enter(self, pmu: HostPmu | None = None) -> None:
         """Before the guest: set its clock, and the deadline for the host's own timer."""
         self.clock.enter(self)
+        if pmu is not None:
+            pmu.set_deadline(self)
+        if self.slice_ns <= self.ns:
+            # The clock has overtaken the slice since somebody looked. Without some progress in
+            # each slice, vCPUs could hand the turn to each other for ever.
+            self.slice_ns = self.ns + LEAST_SLICE_NS
         if self.ns >= self.tick_ns:
             # Ticks that fell into idle time did not happen (NO_HZ_IDLE).
             self.tick_ns = (self.ns // self.tick_period + 1) * self.tick_period

@@ -135,8 +135,7 @@ class Turn:
                 # Nobody else runs or sleeps: the way of a single vCPU, kept short.
                 self._set(task, RUNNABLE)
                 self._grant(task)
-                task.thread = task.user = me
-                task.depth = 1
+                self._begin(task, me, 1)
                 return
             if owner is not None and owner.thread == me:
                 task.outer = owner, owner.depth
@@ -250,7 +249,12 @@ class Turn:
 
     def _grant(self, task: Task) -> None:
         self.owner = self._last = task
-        self.slice_ns = self.clock.ns + SLICE_NS
+
+    def _begin(self, task: Task, me: int, depth: int) -> None:
+        """The owner's thread is here: its slice begins now, whenever the turn was granted."""
+        task.thread = task.user = me
+        task.depth = depth
+        self.slice_ns = self.clock.now() + SLICE_NS
 
     def _next(self) -> Task:
         """Round robin."""
@@ -271,8 +275,7 @@ class Turn:
                     self._idle(task, me)
                 else:
                     task.cond.wait()
-            task.thread = task.user = me
-            task.depth = depth
+            self._begin(task, me, depth)
         except BaseException:
             # A signal handler's exception, or a callback's: the thread unwinds without the turn.
             task.outer = None

@@ -17,6 +17,7 @@ from armkvm.kvm.block import kvm_vcpu_halt, kvm_vcpu_on_spin
 from armkvm.kvm.debug import kvm_handle_guest_debug
 from armkvm.kvm.hypercalls import kvm_smccc_call_handler
 from armkvm.kvm.inject_fault import kvm_inject_undefined
+from armkvm.kvm.kvm_emulate import kvm_incr_pc
 from armkvm.kvm.kvm_host import M64
 from armkvm.kvm.mmio import kvm_handle_guest_abort
 from armkvm.kvm.sys_regs import kvm_handle_sys_reg
@@ -37,7 +38,7 @@ def handle_hvc(vcpu: Vcpu, esr: int) -> int:
 
 def handle_smc(vcpu: Vcpu, esr: int) -> int:
     """SMC, trapped: the PC is still at it. A non-zero immediate is reserved by the SMCCC."""
-    vcpu.state.pc += 4
+    kvm_incr_pc(vcpu)
     if esr & 0xFFFF:
         vcpu.x[0] = M64
         return 1
@@ -55,7 +56,7 @@ def kvm_handle_wfx(vcpu: Vcpu, esr: int) -> int:
     else:
         vcpu.stat.wfi_exit_stat += 1
         kvm_vcpu_halt(vcpu)
-    vcpu.state.pc += 4
+    kvm_incr_pc(vcpu)
     return 1
 
 

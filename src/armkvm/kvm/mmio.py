@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from armkvm.abi.kvm import KVM_EXIT_ARM_NISV, KVM_EXIT_MMIO
 from armkvm.arch import esr as e
 from armkvm.kvm.inject_fault import kvm_inject_dabt, kvm_inject_pabt, kvm_inject_size_fault
+from armkvm.kvm.kvm_emulate import kvm_incr_pc
 from armkvm.kvm.kvm_host import M64
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def kvm_handle_guest_abort(vcpu: Vcpu, esr: int) -> int:
         return 1
     if esr & e.DABT_CM and slot is None:
         # Cache maintenance on a device, or on nothing: in neither case is there a line to clean.
-        state.pc += 4
+        kvm_incr_pc(vcpu)
         return 1
     # HPFAR has the page; the offset in it is the virtual address's.
     return io_mem_abort(vcpu, esr, page | state.far_el2 & 0xFFF)
@@ -143,4 +144,4 @@ def kvm_handle_mmio_return(vcpu: Vcpu) -> None:
         rt = esr >> e.DABT_SRT_SHIFT & 31
         if rt != 31:
             vcpu.x[rt] = value
-    vcpu.state.pc += 4
+    kvm_incr_pc(vcpu)

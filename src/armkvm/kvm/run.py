@@ -93,7 +93,7 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
             if point is not None:
                 point(sched.BEFORE_IN_GUEST, vcpu)
             if pmu is not None:
-                pmu.flush_hwstate(pcpu)
+                pmu.flush_hwstate()
             if vgic is not None:
                 vgic.flush_hwstate()
 
@@ -122,7 +122,7 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
 
             if vcpu.hcr != vcpu.lines_in_hw:
                 load_lines(vcpu)
-            pcpu.enter()
+            pcpu.enter(pmu)
             if trace.kvm_entry is not None:
                 trace.kvm_entry(vcpu.vcpu_id, state.pc)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from armkvm.arch import esr as e
 from armkvm.kvm import arch_timer as at
 from armkvm.kvm.inject_fault import kvm_inject_undefined
+from armkvm.kvm.kvm_emulate import kvm_incr_pc
 from armkvm.kvm.pmu import regs as pmu_regs
 from armkvm.kvm.pmu.regs import Undefined
 from armkvm.kvm.vgic.mmio_v3 import dispatch_sgi
@@ -180,7 +181,7 @@ def kvm_handle_sys_reg(vcpu: Vcpu, esr: int) -> int:
     except Undefined:
         kvm_inject_undefined(vcpu)
         return 1
-    vcpu.state.pc += 4
+    kvm_incr_pc(vcpu)
     return 1
 
 

@@ -39,6 +39,7 @@ from armkvm.kvm.ioctl import ANYTHING, Source, caller, ioctl, whole
 from armkvm.kvm.irq_line import irq_line
 from armkvm.kvm.kvm_host import REQ_SLEEP, REQ_VM_DEAD
 from armkvm.kvm.memslots import MemSlots
+from armkvm.kvm.pmu.emul import MAX_COUNTERS
 from armkvm.kvm.vcpu import Vcpu
 from armkvm.kvm.vgic import init as vgic_init
 from armkvm.kvm.vgic.its import VgicIts
@@ -115,6 +116,7 @@ class Vm(VmMemory):
         self.nisv_to_user = False
         self.system_suspend = False
         self.manual_dirty_log_protect = 0
+        self.pmcr_n = MAX_COUNTERS  # PMCR_EL0.N
         self.pmu_filter: bytearray | None = None  # one byte an event: it may be counted
         self.smccc_services: dict[int, int] = {}  # bitmaps that user space has set, by one-reg
         self.coalesced_mmio = CoalescedMmio(self)

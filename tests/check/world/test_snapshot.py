@@ -26,7 +26,7 @@ OTHER = {
         "external_debug_state", "vcpu_debug_state", "guest_debug_regs", "steal",
     },
     "Vm": {
-        "system", "host", "clock", "trace", "lock", "slots_lock", "config_lock", "stage2",
+        "pmcr_n", "system", "host", "clock", "trace", "lock", "slots_lock", "config_lock", "stage2",
         "memslots", "vcpus", "vgic", "mmio_bus", "limit", "voffset", "poffset", "timer_ppi",
         "counter_offset",
     },

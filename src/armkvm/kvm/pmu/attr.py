@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from armkvm.abi import kvm as k
 from armkvm.kvm.file import fail
-from armkvm.kvm.pmu.emul import NR_EVENTS, Pmu, irq_is_ppi, irq_is_spi
+from armkvm.kvm.pmu.emul import MAX_COUNTERS, NR_EVENTS, Pmu, irq_is_ppi, irq_is_spi
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
@@ -62,6 +62,7 @@ def set_attr(vcpu: Vcpu, attr: int, read: Callable[[int], bytes]) -> None:
                 fail(errno.ENXIO)
             if vcpu.vm.has_run:
                 fail(errno.EBUSY)
+            vcpu.vm.pmcr_n = MAX_COUNTERS
         case k.KVM_ARM_VCPU_PMU_V3_INIT:
             _init(vcpu, pmu)
         case _:

@@ -1,11 +1,12 @@
-"""The guest's PMU, after arch/arm64/kvm/pmu-emul.c: PMUv3 with six event counters.
+"""The guest's PMU, after arch/arm64/kvm/pmu-emul.c: PMUv3 with up to six event counters.
 
 Every register access traps (sys_regs: pmu/regs.py). Where the kernel backs a counter with a perf
 event, ours is backed by the number of instructions that the vCPU has retired, at EL0, at EL1 or
-both: CPU_CYCLES counts instructions too, one a cycle. SW_INCR and CHAIN are done here. Overflow is
-an hrtimer, the host PMU's interrupt: it is set anew at each entry for the instruction at which the
-next counter overflows, so counters and interrupts are a function of instructions. In a mode of the
-clock where an instruction's time is an estimate, the interrupt may come late, as on hardware.
+both, those that trapped and were emulated included: CPU_CYCLES counts instructions too, one a
+cycle. SW_INCR and CHAIN are done here. Overflow is an hrtimer, the host PMU's interrupt: it is set
+anew at each entry for the instruction at which the next counter overflows, so counters and
+interrupts are a function of instructions. In a mode of the clock where an instruction's time is an
+estimate, the interrupt may come late, as on hardware.
 
 With the interrupt controller in user space the output is bit KVM_ARM_DEV_PMU of device_irq_level,
 under the timers' protocol. Left out: other events (they count nothing), nested virtualisation.
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
     from armkvm.kvm.vm import Vm
 
 CYCLE_IDX: Final = 31
-NR_COUNTERS: Final = 6  # PMCR_EL0.N
-IMPLEMENTED: Final = 1 << CYCLE_IDX | (1 << NR_COUNTERS) - 1
+MAX_COUNTERS: Final = 6  # PMCR_EL0.N of the host's PMU: a VM has as many, or fewer
 PMUVER: Final = 1  # ID_AA64DFR0_EL1.PMUVer: PMUv3 of Armv8.0
 NR_EVENTS: Final = 1 << 10  # as this version numbers them
 
@@ -63,7 +63,14 @@ class Pmu:
         self.evcntr = [0] * 32  # at the last `fold`; 31 is PMCCNTR
         self.evtyper = [0] * 32  # 31 is PMCCFILTR
         self._since: dict[int, int] = {}  # of the counters that count: `_position` at that time
+        # Begun since the last entry: the instruction that did that is not theirs to count.
+        self._fresh: set[int] = set()
         self.hrtimer = Hrtimer(self._expire)
+
+    @property
+    def implemented(self) -> int:
+        """kvm_pmu_valid_counter_mask(): the cycle counter, and as many as PMCR_EL0.N says."""
+        return 1 << CYCLE_IDX | (1 << self.vcpu.vm.pmcr_n) - 1
 
     @property
     def irq_initialized(self) -> bool:
@@ -108,7 +115,8 @@ class Pmu:
     def _until_overflow(self, idx: int) -> int:
         """Instructions until it overflows, at the earliest; exact at a level that it counts."""
         size = 1 << self._width(idx)
-        left = size - (self.evcntr[idx] + self._position(idx) - self._since[idx]) % size
+        passed = self._position(idx) - self._since[idx]
+        left = max(size - self.evcntr[idx] % size - passed, 0)
         excluded = EXCLUDE_EL0 if self.vcpu.state.el == 0 else EXCLUDE_EL1
         return max(left, LOOK_AGAIN) if self.evtyper[idx] & excluded else left
 
@@ -133,13 +141,24 @@ class Pmu:
     def increment(self, mask: int, event: int, n: int = 1) -> None:
         """kvm_pmu_counter_increment(): SW_INCR and CHAIN, on the counters in `mask`."""
         if self.pmcr & PMCR_E:
-            for idx in bits(mask & self.pmcnten & IMPLEMENTED & ~(1 << CYCLE_IDX)):
+            for idx in bits(mask & self.pmcnten & self.implemented & ~(1 << CYCLE_IDX)):
                 if self.event(idx) == event:
                     self._add(idx, n)
 
     def reprogram(self) -> None:
         """What counts may have changed. The caller has called `fold` before the change."""
-        self._since = {idx: self._position(idx) for idx in bits(IMPLEMENTED) if self._counts(idx)}
+        counting = {idx for idx in bits(self.implemented) if self._counts(idx)}
+        self._fresh |= counting - self._since.keys()
+        self._since = {idx: self._position(idx) for idx in sorted(counting)}
+
+    def retire_emulated(self) -> None:
+        """An instruction that trapped was emulated: it retires and takes its cycle like others."""
+        if not self._since:
+            return
+        elsewhere = EXCLUDE_EL0 if self.vcpu.state.el == 0 else EXCLUDE_EL1
+        for idx in self._since:
+            if idx not in self._fresh and not self.evtyper[idx] & elsewhere:
+                self._add(idx, 1)
 
     # the output
 
@@ -162,9 +181,17 @@ class Pmu:
 
     # around the guest
 
-    def flush_hwstate(self, pcpu: PhysicalCpu) -> None:
-        """kvm_pmu_flush_hwstate(), before the guest; and the host PMU gets its deadline."""
+    def flush_hwstate(self) -> None:
+        """kvm_pmu_flush_hwstate(), before the guest."""
+        self._fresh.clear()
         self.update_state()
+
+    def set_deadline(self, pcpu: PhysicalCpu) -> None:
+        """The host PMU gets its deadline, at the entry itself, where the clock has been set.
+
+        Any earlier, and a clock that follows the host's could be past it when the guest is
+        entered: the guest would be left at once, and the next time again.
+        """
         if self._since:
             expires = pcpu.ns + self._deadline(pcpu)
             if not self.hrtimer.queued or self.hrtimer.expires != expires:
@@ -173,9 +200,9 @@ class Pmu:
             self.hrtimer.cancel()
 
     def _deadline(self, pcpu: PhysicalCpu) -> int:
+        """Nanoseconds, rounded up: at that time, the instructions have retired."""
         left = min(self._until_overflow(idx) for idx in self._since)
-        mult = ONE if pcpu.stale and pcpu.clock.mode != "realtime" else pcpu.mult or ONE
-        return left * mult >> 16
+        return left * pcpu.mult + ONE - 1 >> 16
 
     def sync_hwstate(self) -> None:
         """kvm_pmu_sync_hwstate(), after the guest."""
@@ -198,10 +225,10 @@ class Pmu:
         """kvm_reset_sys_regs() as far as it concerns us: most of it resets to something UNKNOWN."""
         self._since = {}
         self.hrtimer.cancel()
-        self.pmcr = PMCR_LC  # RES1: EL0 has no AArch32
+        self.pmcr = 0  # LC is not RES1: EL0 has AArch32 on these hosts, if not in their guests
         self.pmselr = unknown & 0x1F
         self.pmuserenr = 0
-        self.pmcnten = self.pminten = self.pmovs = unknown & IMPLEMENTED
+        self.pmcnten = self.pminten = self.pmovs = unknown & self.implemented
         self.evcntr = [unknown & 0xFFFF_FFFF] * CYCLE_IDX + [unknown]
         self.evtyper = [unknown & EVTYPER_MASK] * CYCLE_IDX + [0]
 
@@ -215,6 +242,11 @@ class Pmu:
                 return -errno.EINVAL
         elif self.irq_initialized:
             return -errno.EINVAL
+        # kvm_vcpu_reload_pmu(): user space may have lowered PMCR_EL0.N, which stays from now on.
+        self.pmovs &= self.implemented
+        self.pminten &= self.implemented
+        self.pmcnten &= self.implemented
+        self.reprogram()
         return 0
 
 

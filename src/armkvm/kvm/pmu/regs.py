@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from armkvm.kvm.kvm_host import M64
 from armkvm.kvm.pmu import emul as p
-from armkvm.kvm.pmu.emul import CYCLE_IDX, IMPLEMENTED, NR_COUNTERS, Pmu
+from armkvm.kvm.pmu.emul import CYCLE_IDX, MAX_COUNTERS, Pmu
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
@@ -31,12 +31,24 @@ class Undefined(Exception):
 
 def _pmcr(pmu: Pmu, value: int | None) -> int:
     if value is not None:
-        pmu.pmcr = value & p.PMCR_MASK & ~(p.PMCR_P | p.PMCR_C | p.PMCR_LP) | p.PMCR_LC
+        pmu.pmcr = value & p.PMCR_MASK & ~(p.PMCR_P | p.PMCR_C | p.PMCR_LP)
         if value & p.PMCR_C:
             pmu.evcntr[CYCLE_IDX] = 0
         if value & p.PMCR_P:
-            pmu.evcntr[:NR_COUNTERS] = [0] * NR_COUNTERS
-    return pmu.pmcr | NR_COUNTERS << p.PMCR_N_SHIFT
+            n = pmu.vcpu.vm.pmcr_n
+            pmu.evcntr[:n] = [0] * n
+    return pmu.pmcr | pmu.vcpu.vm.pmcr_n << p.PMCR_N_SHIFT
+
+
+def _set_pmcr(pmu: Pmu, value: int) -> None:
+    """set_pmcr() of user space: N too, for all vCPUs, until one has run. More than there are of
+    counters, and a change that comes too late, change nothing and are no error."""
+    vm = pmu.vcpu.vm
+    n = value >> p.PMCR_N_SHIFT & 0x1F
+    with vm.config_lock:
+        if not vm.has_run and n <= MAX_COUNTERS:
+            vm.pmcr_n = n
+    _pmcr(pmu, value & ~(p.PMCR_P | p.PMCR_C))
 
 
 def _pmselr(pmu: Pmu, value: int | None) -> int:
@@ -55,9 +67,9 @@ def _mask(name: str, *, sets: bool) -> _Register:
     """PMCNTENSET and PMCNTENCLR, and their likes: two views of one set of counters."""
 
     def access(pmu: Pmu, value: int | None) -> int:
-        held: int = getattr(pmu, name)
+        held: int = getattr(pmu, name) & pmu.implemented
         if value is not None:
-            value &= IMPLEMENTED
+            value &= pmu.implemented
             held = held | value if sets else held & ~value
             setattr(pmu, name, held)
         return held
@@ -79,13 +91,13 @@ def _pmceid(number: int) -> _Register:
 def _pmswinc(pmu: Pmu, value: int | None) -> int:
     if value is None:
         raise Undefined
-    pmu.increment(value & IMPLEMENTED, p.SW_INCR)
+    pmu.increment(value & pmu.implemented, p.SW_INCR)
     return 0
 
 
-def _checked(idx: int) -> int:
+def _checked(pmu: Pmu, idx: int) -> int:
     """pmu_counter_idx_valid()."""
-    if idx >= NR_COUNTERS and idx != CYCLE_IDX:
+    if not pmu.implemented >> idx & 1:
         raise Undefined
     return idx
 
@@ -94,7 +106,7 @@ def _evcntr(number: int | None) -> _Register:
     """A counter; None: the one that PMSELR_EL0 selects."""
 
     def access(pmu: Pmu, value: int | None) -> int:
-        idx = _checked(pmu.pmselr if number is None else number)
+        idx = _checked(pmu, pmu.pmselr if number is None else number)
         if value is not None:
             pmu.evcntr[idx] = value & (M64 if idx == CYCLE_IDX else 0xFFFF_FFFF)
         return pmu.evcntr[idx]
@@ -106,7 +118,7 @@ def _evtyper(number: int | None) -> _Register:
     """What a counter counts; 31 is PMCCFILTR_EL0."""
 
     def access(pmu: Pmu, value: int | None) -> int:
-        idx = _checked(pmu.pmselr if number is None else number)
+        idx = _checked(pmu, pmu.pmselr if number is None else number)
         if value is not None:
             pmu.evtyper[idx] = value & p.EVTYPER_MASK
         return pmu.evtyper[idx]
@@ -202,9 +214,11 @@ def set_user(pmu: Pmu, enc: Encoding, value: int) -> None:
         kept = M64 if idx == CYCLE_IDX else 0xFFFF_FFFF
         array[idx] = value & (kept if array is pmu.evcntr else p.EVTYPER_MASK)
     elif name in _MASKS:
-        setattr(pmu, _MASKS[name], value & IMPLEMENTED)
+        setattr(pmu, _MASKS[name], value & pmu.implemented)
+    elif name == "PMCR_EL0":
+        _set_pmcr(pmu, value)
     else:
-        register(pmu, value & ~(p.PMCR_P | p.PMCR_C) if name == "PMCR_EL0" else value)
+        register(pmu, value)
     pmu.reprogram()
 
 
