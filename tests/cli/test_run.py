@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -13,6 +15,9 @@ from armkvm.cli.codes import OF_OUTCOME, Code
 from armkvm.cli.main import main
 from armkvm.vmm.guest import bare, debian
 from armkvm.vmm.guest.initramfs import default_initramfs
+
+NOP = bytes.fromhex("1f2003d5")
+IMAGE = NOP * 2 + bytes(48) + b"ARM\x64" + bytes(4)
 
 
 class Recorder:
@@ -83,9 +88,7 @@ def kernel(tmp_path: Path) -> str:
 def put_default_guest() -> None:
     folder = debian.cache_folder() / "host-cloud"
     folder.mkdir(parents=True)
-    image = bare.program()[:56].ljust(56) + b"ARM\x64" + bytes(4)
-    image = image[:8] + bytes(48) + image[56:]
-    files = {"Image": image, "busybox": b"box"}
+    files = {"Image": IMAGE, "busybox": b"box"}
     for name, data in files.items():
         (folder / name).write_bytes(data)
     sizes = {name: {"size": len(data)} for name, data in files.items()}
@@ -198,6 +201,43 @@ def test_without_apt_the_bare_guest_runs(
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert "--kernel Image --initrd FILE" in line
+
+
+def test_the_content_tells_what_a_kernel_is_not_its_name(
+    machine: Recorder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [tmp_path / name for name in ("guest", "Image.bin", "tree")]
+    for path, data in zip(names, (NOP, IMAGE, b"\xd0\x0d\xfe\xed"), strict=True):
+        path.write_bytes(data)
+    for path, kind in zip(names, ("flat", "Image"), strict=False):
+        assert main(["run", "-k", str(path)]) == 0
+        assert machine.config.image.kind == kind
+    for path in names:
+        assert main(["run", "-k", str(path), "--flat"]) == 0
+        assert machine.config.image.kind == "flat"
+    assert main(["run", "-k", str(names[2])]) == Code.USAGE
+    assert "not an arm64 kernel (--flat loads it all the same)" in capsys.readouterr().err
+    assert main(["run", "--flat"]) == Code.USAGE
+    assert "--flat needs --kernel" in capsys.readouterr().err
+
+
+def test_endless_kernels_and_initrds_are_one_line(tmp_path: Path) -> None:
+    """In a process of its own, which may have 2 GiB: reading on would end otherwise."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "kernel").write_bytes(IMAGE)
+    for words, line in (
+        ("-k /dev/zero", "the kernel /dev/zero has more than 64 MiB, which is more than fits"),
+        ("-k kernel -i /dev/zero", "the initrd /dev/zero has more than 64 MiB"),
+        ("-k fifo", "cannot read the kernel fifo: nobody writes to it"),
+        ("-k kernel -i fifo", "cannot read the initrd fifo: nobody writes to it"),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f"ulimit -v {2 << 20}; exec {sys.executable} -m armkvm run -m 64 {words}"],
+            capture_output=True, text=True, timeout=60, cwd=tmp_path, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (Code.USAGE, ""), done.stderr
+        assert done.stderr.startswith(f"armkvm: {line}")
+        assert done.stderr.count("\n") == 1
 
 
 def test_memory_too_small_for_the_kernel(

@@ -242,12 +242,14 @@ def _where(pair: Pair) -> str:
     return f"PC {pc:#x}: {text}"
 
 
-def guest(kernel: str | None, mem_bytes: int, ramdisk: bytes | None = None) -> loader.Image:
+def guest(
+    kernel: str | None, mem_bytes: int, ramdisk: bytes | bytearray | None = None
+) -> loader.Image:
     """The image to load: a kernel, or the built-in bare-metal guest."""
     if kernel is None:
         return loader.load(bare.program(), mem_bytes=mem_bytes, flat=True)
     data = loader.read(kernel, "kernel")
-    return loader.load(data, ramdisk, mem_bytes=mem_bytes, flat=loader.is_flat(kernel))
+    return loader.load(data, ramdisk, mem_bytes=mem_bytes)
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -273,7 +275,9 @@ def _arguments() -> argparse.ArgumentParser:
 
 def _image(args: argparse.Namespace) -> loader.Image:
     kernel = args.kernel
-    ramdisk = None if args.initrd is None else loader.read(args.initrd, "initrd")
+    ramdisk: bytes | bytearray | None = None
+    if args.initrd is not None:
+        ramdisk = loader.read(args.initrd, "initrd")
     if args.debian:
         debian = fetch()
         kernel = str(debian.kernel)

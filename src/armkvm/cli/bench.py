@@ -18,9 +18,9 @@ from pathlib import Path
 
 from armkvm.bench import BenchError, mips, rival
 from armkvm.bench.rival import Boot
+from armkvm.cli.choice import DEFAULT_PARAMS
 from armkvm.cli.main import complain
 from armkvm.cli.progress import shown
-from armkvm.cli.run import DEFAULT_PARAMS
 from armkvm.cli.sizes import positive, seconds
 from armkvm.vmm.guest import debian
 from armkvm.vmm.guest.debian import Progress

@@ -55,7 +55,7 @@ def _words(what: list[str], base: int) -> Iterator[tuple[int, int]]:
             raise UsageError(f"{item!r} is neither a file nor a 32-bit word in hexadecimal")
 
 
-def _code(data: bytes, base: int) -> Iterator[tuple[int, bytes]]:
+def _code(data: bytearray, base: int) -> Iterator[tuple[int, bytes | bytearray]]:
     if data[:4] != b"\x7fELF":
         yield base, data
         return

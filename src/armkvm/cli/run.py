@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from armkvm.cli.choice import DEFAULT_PARAMS, choose
 from armkvm.cli.codes import OF_OUTCOME
 from armkvm.cli.main import UsageError, complain
 from armkvm.cli.progress import shown
@@ -19,8 +20,6 @@ from armkvm.cli.sizes import positive, seconds, size
 from armkvm.vmm import snapshot, snapshot_file
 from armkvm.vmm.board import RAM_BASE
 from armkvm.vmm.console import StdioConsole
-from armkvm.vmm.guest import apt, debian, loader
-from armkvm.vmm.guest.initramfs import default_initramfs
 from armkvm.vmm.irqchip.irqchip import LIMITS
 
 if TYPE_CHECKING:
@@ -33,16 +32,15 @@ STOPPED = ("limit", "timeout", "quit")  # outcomes that are not the guest's own 
 DEFAULT_MEMORY = 512 << 20
 # A VM without KVM_VM_TYPE_ARM_IPA_SIZE has 40 bits of guest physical address.
 MEMORY_MAX = (1 << 40) - RAM_BASE
-# panic=-1: a panic ends the run, with a reset, instead of hanging for ever.
-DEFAULT_PARAMS = "console=ttyAMA0 panic=-1"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``armkvm run``."""
     add = parser.add_argument
     add("-k", "--kernel", "-kernel", metavar="FILE",
-        help="Image, Image.gz, ELF, or flat binary (*.bin, loaded at 0x40080000); "
-        "default: Debian's arm64 kernel and busybox, fetched once")  # fmt: skip
+        help="an arm64 Image, packed or not, an EFI zboot file, ELF, or else a flat binary (for "
+        "0x40080000); default: Debian's arm64 kernel and busybox, fetched once")  # fmt: skip
+    add("--flat", action="store_true", help="the kernel is a flat binary, whatever it looks like")
     add("-i", "--initrd", "-initrd", metavar="FILE", help="initial ramdisk")
     add("-p", "--params", "-append", metavar="STR",
         help=f"kernel command line (default {DEFAULT_PARAMS!r}; "
@@ -81,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     _refuse(args)
     console = StdioConsole()
     saved = None if args.restore is None else _saved(args)
-    image, params = (None, "") if saved else _guest(args, interactive=console.is_terminal)
+    image, params = (None, "") if saved else choose(args, interactive=console.is_terminal)
 
     # Imported here: a bad option or file should be answered at once.
     from armkvm.engine.cpu import Engine
@@ -169,6 +167,8 @@ def _refuse(args: argparse.Namespace) -> None:
     _refuse_machine(args)
     if args.initrd is not None and args.kernel is None:
         raise UsageError("--initrd needs --kernel: the default guest brings its own")
+    if args.flat and args.kernel is None:
+        raise UsageError("--flat needs --kernel: the default guest is an Image")
     if args.save is not None and not Path(args.save).absolute().parent.is_dir():
         raise UsageError(f"cannot write {args.save}: no such directory")
     if args.restore is not None:
@@ -188,37 +188,6 @@ def _refuse_machine(args: argparse.Namespace) -> None:
         raise UsageError(f"--cpus {args.cpus} is too many: {why}")
     if args.mem > MEMORY_MAX:
         raise UsageError(f"--mem is too large: at most {MEMORY_MAX >> 30}G")
-
-
-def _guest(args: argparse.Namespace, *, interactive: bool) -> tuple[loader.Image, str]:
-    if args.kernel is not None:
-        kernel = loader.read(args.kernel, "kernel")
-        initrd = loader.read(args.initrd, "initrd") if args.initrd is not None else None
-        flat = loader.is_flat(args.kernel)
-        image = loader.load(kernel, initrd, mem_bytes=args.mem, flat=flat)
-        return image, DEFAULT_PARAMS if args.params is None else args.params
-    found = debian.cached()
-    if found is None:
-        if not apt.available():
-            return _bare(args)
-        with shown() as progress:
-            found = debian.fetch(progress=progress)
-    kernel = loader.read(found.kernel, "kernel")
-    initrd = default_initramfs(loader.read(found.busybox, "busybox"))
-    words = [DEFAULT_PARAMS, f"armkvm.mode={'shell' if interactive else 'batch'}"]
-    if args.params:
-        words.append(args.params)
-    return loader.load(kernel, initrd, mem_bytes=args.mem), " ".join(words)
-
-
-def _bare(args: argparse.Namespace) -> tuple[loader.Image, str]:
-    from armkvm.vmm.guest import bare
-
-    complain(
-        "no apt here to fetch a Linux with, so this is the built-in bare-metal guest; "
-        "give your own: armkvm run --kernel Image --initrd FILE"
-    )
-    return loader.load(bare.program(), mem_bytes=args.mem, flat=True), args.params or ""
 
 
 def _write(path: str, data: bytes) -> None:

@@ -34,6 +34,7 @@ from armkvm.vmm.devices.platform import Fit, Fitted, Platform, standard
 from armkvm.vmm.errors import GuestError
 from armkvm.vmm.fdt import Fdt, u64
 from armkvm.vmm.guest.loader import Image
+from armkvm.vmm.guest.unpack import Data
 from armkvm.vmm.irqchip.irqchip import DEVICE_PPIS, make
 
 _SYSTEM_EVENTS = {
@@ -138,11 +139,13 @@ class Machine:
     def _load(self, image: Image) -> None:
         for segment in image.segments:
             self._write(segment.address, segment.data)
-        self._write(image.dtb_address, self.dtb())
+        tree = self.dtb()
+        place = image.dtb_place(len(tree))
+        self._write(place, tree)
         self.vcpus[0].set_one_reg(CORE_PC, image.entry)
-        self.vcpus[0].set_one_reg(core_x(0), image.dtb_address)
+        self.vcpus[0].set_one_reg(core_x(0), place)
 
-    def _write(self, address: int, data: bytes) -> None:
+    def _write(self, address: int, data: Data) -> None:
         at = address - board.RAM_BASE
         if at < 0 or at + len(data) > len(self.memory):
             raise GuestError(f"{address:#x} is not in the guest's memory")

@@ -1,16 +1,25 @@
 """The loader: placement by booting.rst, and one clear line for every kind of bad input."""
 
 import gzip
+import os
 import struct
+import subprocess
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from armkvm.kvm.system import System
 from armkvm.vmm.board import FLAT_BASE, RAM_BASE
+from armkvm.vmm.console import BufferConsole
 from armkvm.vmm.errors import GuestError
-from armkvm.vmm.guest.loader import MIB, Image, is_flat, load, read
+from armkvm.vmm.guest.loader import Image, load, read
+from armkvm.vmm.machine import Config, Machine
+
+MIB = 1 << 20
 
 
 def packed(data: bytes) -> bytes:
@@ -48,12 +57,24 @@ def stub(size: int) -> bytes:
     return bytes(data)
 
 
-def elf(entry: int = 0x1000, paddr: int = RAM_BASE + MIB, machine: int = 183) -> bytes:
+CODE = b"\x1f\x20\x03\xd5" * 4
+
+
+def elf(
+    *places: int, entry: int = 0x1000, machine: int = 183, code: bytes = CODE, memory: int = 0x100
+) -> bytes:
+    """An ELF file with the same code in each place."""
+    places = places or (RAM_BASE + MIB,)
     ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
-    header = ident + struct.pack("<2HI3QI6H", 2, machine, 1, entry, 64, 0, 0, 64, 56, 1, 64, 0, 0)
-    code = b"\x1f\x20\x03\xd5" * 4
-    segment = struct.pack("<2I6Q", 1, 5, 120, 0x1000, paddr, len(code), 0x100, 0x1000)
-    return header + segment + code
+    count = len(places)
+    header = ident + struct.pack(
+        "<2HI3QI6H", 2, machine, 1, entry, 64, 0, 0, 64, 56, count, 64, 0, 0
+    )
+    segments = (
+        struct.pack("<2I6Q", 1, 5, 64 + 56 * count, 0x1000, place, len(code), memory, 0x1000)
+        for place in places
+    )
+    return header + b"".join(segments) + code
 
 
 def zboot(payload: bytes, packer: bytes = b"gzip") -> bytes:
@@ -119,8 +140,19 @@ def test_flat() -> None:
     placed = ok(b"\x1f\x20\x03\xd5", flat=True)
     assert (placed.kind, placed.entry) == ("flat", FLAT_BASE)
     assert placed.initrd is None
-    assert is_flat("a/guest.bin")
-    assert not is_flat("a/Image")
+
+
+@pytest.mark.parametrize("data", [b"hello, world\n" * 20, image()[:40], bytes(8)])
+def test_what_has_no_known_format_is_a_flat_binary(data: bytes) -> None:
+    placed = ok(data)
+    assert (placed.kind, placed.entry, placed.segments[0].data) == ("flat", FLAT_BASE, data)
+    assert ok(packed(data)) == placed
+
+
+@pytest.mark.parametrize("data", [image(), elf(), packed(image()), b"MZ", b"07070100"])
+def test_flat_insists(data: bytes) -> None:
+    placed = ok(data, flat=True)
+    assert (placed.kind, placed.segments[0].data) == ("flat", data)
 
 
 def test_empty_initrd_is_none() -> None:
@@ -131,8 +163,6 @@ def test_empty_initrd_is_none() -> None:
     ("kernel", "line"),
     [
         (b"", "empty"),
-        (b"hello, world\n" * 20, "not an arm64 Image"),
-        (image()[:40], "not an arm64 Image"),
         (b"MZ" + image()[2:40], "truncated Image: 40 bytes"),
         (image(0x10000)[:0x3000], "truncated Image: 12288 bytes of at least 16384"),
         (stub(0x10000)[:0xF000], "truncated Image: 61440 bytes of at least 65536"),
@@ -141,21 +171,32 @@ def test_empty_initrd_is_none() -> None:
         (image(memory=1 << 60), "damaged"),
         (image(text_offset=1 << 40), "damaged"),
         (bytes(0x202) + b"HdrS" + bytes(100), "x86 bzImage"),
-        (b"\x28\xb5\x2f\xfd" + bytes(100), "packed with zstd: unpack it first"),
+        (b"\xd0\x0d\xfe\xed" + bytes(100), "this is a device tree"),
+        (b"!<arch>\ndebian-binary   ", "Debian package.*--flat"),
+        (b"07070100", "this is a cpio archive"),
+        (b"MZ" + bytes(100), "this is an EFI program"),
         (packed(image())[:100], "truncated gzip"),
         (packed(image())[:12] + b"\xff" * 200, "damaged gzip"),
-        (packed(b"hello"), "not an arm64 Image or ELF file inside the gzip file"),
-        (packed(packed(image())), "inside the gzip file"),
-        (zboot(b"", b"zstd"), "EFI zboot file packed with zstd"),
+        (packed(b""), "the kernel is empty inside the gzip file"),
+        (packed(packed(image())), "packed with gzip inside the gzip file: unpack it first"),
+        (zboot(b"", b"zip"), "EFI zboot file packed with zip, but its payload is not"),
         (zboot(packed(image()))[:160], "truncated EFI zboot"),
         (zboot(b"")[:30], "truncated EFI zboot"),
         (elf(machine=62), "not for little-endian AArch64"),
         (elf()[:130], "truncated ELF"),
         (elf()[:70], "damaged ELF"),
+        (elf()[:40], "truncated ELF"),
         (elf(entry=0x9000), "lies in none"),
-        (elf(paddr=0xFFFF_8000_0800_0000), "vmlinux"),
-        (elf(paddr=0x1000), "below the memory"),
-        (elf(paddr=RAM_BASE + 300 * MIB), "memory is too small"),
+        (elf(0xFFFF_8000_0800_0000), "vmlinux"),
+        (elf(0x1000), "below the memory"),
+        (elf(RAM_BASE + 300 * MIB), "memory is too small"),
+        (elf(memory=1 << 63), "memory is too small"),
+        (elf(RAM_BASE, RAM_BASE + 0xFF), "segments of the kernel overlap at 0x400000ff"),
+        (elf(RAM_BASE + 0x80, RAM_BASE), "segments of the kernel overlap at 0x40000080"),
+        (elf(memory=8), "damaged ELF"),
+        (elf()[:54] + b"\x01" + elf()[55:], "damaged ELF"),
+        (elf()[:56] + bytes(2) + elf()[58:], "nothing to load"),
+        (elf()[:64] + b"\6" + elf()[65:], "nothing to load"),
     ],
 )
 def test_bad_kernels(kernel: bytes, line: str) -> None:
@@ -179,6 +220,110 @@ def test_unreadable(tmp_path: Path) -> None:
         read(tmp_path / "none", "kernel")
     with pytest.raises(GuestError, match=r"cannot read the initrd .*: Is a directory"):
         read(tmp_path, "initrd")
+
+
+def peak_of(call: Callable[[], Image]) -> tuple[Image | GuestError, int]:
+    """What a call gives or raises, and how many bytes it had at most."""
+    tracemalloc.start()
+    try:
+        got: Image | GuestError = call()
+    except GuestError as error:
+        got = error.with_traceback(None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return got, peak
+
+
+# Prints the first byte of what is at the start of memory, and of what x0 points to.
+LOOK = struct.pack(
+    "<9I",
+    0xD2A80001,  # mov x1, #0x40000000
+    0xB9400022,  # ldr w2, [x1]
+    0xB9400003,  # ldr w3, [x0]
+    0xD2A12005,  # mov x5, #0x9000000    the UART
+    0xB90000A2,  # str w2, [x5]
+    0xB90000A3,  # str w3, [x5]
+    0x52B08000,  # mov w0, #0x84000000
+    0x72800100,  # movk w0, #8           PSCI SYSTEM_OFF
+    0xD4000002,  # hvc #0
+)
+MAGIC = b"\xd0"  # a device tree begins with d00dfeed
+
+
+@pytest.mark.parametrize(
+    ("kernel", "at_start"),
+    [
+        (LOOK, MAGIC),
+        (elf(code=LOOK), MAGIC),
+        (elf(RAM_BASE + 0x10000, code=LOOK), MAGIC),
+        # There is no room for it: x0 alone tells where it is.
+        (elf(RAM_BASE, code=LOOK), LOOK[:1]),
+        (elf(RAM_BASE + 0x100, code=LOOK), b"\0"),
+    ],
+    ids=["flat", "elf", "elf at 64 KiB", "elf at the start", "elf at 256 bytes"],
+)
+def test_bare_metal_finds_the_device_tree_at_the_start_of_memory(
+    kernel: bytes, at_start: bytes
+) -> None:
+    """QEMU's docs/system/arm/virt.rst: guests that are not Linux have it at 0x40000000."""
+    console = BufferConsole()
+    image = load(kernel, mem_bytes=16 * MIB, flat=kernel is LOOK)
+    with System("nvhe-gicv2", "virtual") as system:
+        machine = Machine(Config(system, image, console, mem_bytes=16 * MIB, max_insns=1000))
+        try:
+            assert machine.run().reason == "shutdown"
+        finally:
+            machine.close()
+    assert console.output == at_start + MAGIC
+
+
+def test_an_elf_file_takes_no_more_memory_than_it_has() -> None:
+    """Hundreds of program headers over the same bytes, in the same place or in a row."""
+    ok(elf())  # imports
+    above = elf(*[RAM_BASE + MIB] * 400, code=bytes(MIB), memory=MIB)
+    got, peak = peak_of(lambda: ok(above))
+    assert peak < MIB
+    assert "segments of the kernel overlap" in str(got)
+    apart = elf(*(RAM_BASE + n * MIB for n in range(1, 60)), code=bytes(MIB), memory=MIB)
+    placed, peak = peak_of(lambda: ok(apart))
+    assert peak < MIB
+    assert isinstance(placed, Image)
+    assert [segment.data == bytes(MIB) for segment in placed.segments] == [True] * 59
+
+
+def test_a_file_as_large_as_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(5000))
+    assert read(path, "kernel", 5000) == bytes(5000)
+    with pytest.raises(GuestError, match=r"the kernel .*/file has more than 0.00\d+ MiB"):
+        read(path, "kernel", 4999)
+
+
+@pytest.mark.parametrize("endless", ["/dev/zero", "fifo"])
+def test_endless_files_are_read_to_the_limit(endless: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    keep = os.open(tmp_path / "fifo", os.O_RDWR)
+    with subprocess.Popen(["cat", "/dev/zero"], stdout=keep) as writer:
+        try:
+            with pytest.raises(GuestError, match=r"the initrd .* has more than 4 MiB"):
+                read(tmp_path / endless, "initrd", 4 * MIB)
+        finally:
+            writer.kill()
+            os.close(keep)
+
+
+def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"kernel")
+    os.close(writer)
+    assert read(f"/dev/fd/{reader}", "kernel") == b"kernel"
+    os.close(reader)
+
+
+def test_a_fifo_that_nobody_writes_to(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(GuestError, match=r"cannot read the kernel .*/fifo: nobody writes to it"):
+        read(tmp_path / "fifo", "kernel")
 
 
 @given(

@@ -59,7 +59,7 @@ class Cpio:
     def directory(self, path: str, mode: int = 0o755) -> None:
         self._add(path, stat.S_IFDIR | mode)
 
-    def file(self, path: str, data: bytes, mode: int = 0o644) -> None:
+    def file(self, path: str, data: bytes | bytearray, mode: int = 0o644) -> None:
         self._add(path, stat.S_IFREG | mode, data)
 
     def symlink(self, path: str, target: str) -> None:
@@ -75,7 +75,11 @@ class Cpio:
         return bytes(end.ljust((len(end) + 511) & ~511, b"\0"))
 
     def _add(
-        self, path: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)
+        self,
+        path: str,
+        mode: int,
+        data: bytes | bytearray = b"",
+        device: tuple[int, int] = (0, 0),
     ) -> None:
         parts = path.split("/")
         if any(part in ("", ".", "..") for part in parts):
@@ -89,7 +93,9 @@ class Cpio:
         self._out += _entry(len(self._names), path, mode, data, device)
 
 
-def _entry(inode: int, path: str, mode: int, data: bytes, device: tuple[int, int]) -> bytes:
+def _entry(
+    inode: int, path: str, mode: int, data: bytes | bytearray, device: tuple[int, int]
+) -> bytes:
     name = path.encode() + b"\0"
     links = 2 if stat.S_ISDIR(mode) else 1
     # magic, then ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor
@@ -100,7 +106,7 @@ def _entry(inode: int, path: str, mode: int, data: bytes, device: tuple[int, int
     return out + data + bytes(-len(data) % 4)
 
 
-def default_initramfs(busybox: bytes, batch: str = BATCH) -> bytes:
+def default_initramfs(busybox: bytes | bytearray, batch: str = BATCH) -> bytes:
     """The default guest's root: busybox and an /init that serves both of its modes.
 
     The kernel parameter ``armkvm.mode=shell`` gives a shell; without it, or with ``batch``, the
