@@ -49,7 +49,7 @@ def test_a_failed_write_leaves_the_old_file(
     def full(*_args: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         snapshot_file.write(tmp_path / "a", some())
     assert (tmp_path / "a").read_bytes() == before
@@ -96,3 +96,11 @@ def test_a_right_checksum_does_not_make_sense_of_nonsense(
         got = snapshot_file.read(path)
         assert isinstance(got.ns, int)
         assert len(got.vcpus) == got.cpus
+
+
+def test_brackets_without_end_make_no_sense(tmp_path: Path) -> None:
+    """A head of 200,000 brackets was a RecursionError."""
+    body = snapshot_file.MAGIC + b"1\n" + b"[" * 200_000 + b"\n"
+    (tmp_path / "a").write_bytes(body + hashlib.sha256(body).digest())
+    with pytest.raises(GuestError, match="is damaged: a part of it makes no sense"):
+        snapshot_file.read(tmp_path / "a")

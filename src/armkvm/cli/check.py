@@ -32,6 +32,7 @@ from armkvm.check.scenarios import SCENARIOS
 from armkvm.check.scenarios.table import BOUND
 from armkvm.check.seed import VARIANTS
 from armkvm.check.world.properties import PROPERTIES
+from armkvm.cli import outputs
 from armkvm.cli.codes import Code
 from armkvm.cli.exploring import Exploring
 from armkvm.cli.main import UsageError
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if args.replay:
         return _replay(args.replay)
     _known(args)
+    outputs.check(args.html)
     began = time.perf_counter()
     rows = _explored(args, list(_jobs(args)))
     mutants = args.all_mutants or bool(args.mutant)
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         for line in lines(whole, *_paper()):
             print(line)
     if args.html:
-        args.html.write_text(html(whole), encoding="utf-8")
+        outputs.write(args.html, html(whole).encode())
     if mutants:
         return Code.OK if len(whole.violations()) == len(whole.shown()) else Code.FAILED
     return Code.FAILED if whole.violations() else Code.OK

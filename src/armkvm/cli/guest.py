@@ -5,10 +5,9 @@ to ``armkvm run --kernel ... --initrd ...`` or to another VMM.
 """
 
 import argparse
-import os
-from pathlib import Path
 from typing import get_args
 
+from armkvm.cli import outputs
 from armkvm.cli.progress import shown
 from armkvm.vmm.guest import debian
 from armkvm.vmm.guest.initramfs import default_initramfs
@@ -33,16 +32,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name} {version}")
     initrd = found.folder / "initramfs.cpio"
     # Always made anew: this version's /init may differ from the one that made it last.
-    _replace(initrd, default_initramfs(read(found.busybox, "busybox")))
+    outputs.write(initrd, default_initramfs(read(found.busybox, "busybox")))
     print(f"kernel {found.kernel}")
     print(f"initrd {initrd}")
     return 0
-
-
-def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_suffix(f".{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

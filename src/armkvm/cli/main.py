@@ -44,6 +44,10 @@ class UsageError(Exception):
     """Options that cannot be served, found after parsing; one line."""
 
 
+class HostError(Exception):
+    """The host lacks what it takes; one line."""
+
+
 class FailedError(Exception):
     """A verb did its work and the answer is bad; one line."""
 
@@ -76,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (FailedError, BenchError) as error:
         complain(str(error))
         return Code.FAILED
-    except (EngineError, FetchError) as error:
+    except (HostError, EngineError, FetchError) as error:
         complain(str(error))
         return Code.HOST
     except GuestError as error:

@@ -9,9 +9,9 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from armkvm.cli import outputs
 from armkvm.cli.choice import DEFAULT_PARAMS, choose
 from armkvm.cli.codes import OF_OUTCOME
 from armkvm.cli.main import UsageError, complain
@@ -63,8 +63,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--save", metavar="FILE",
         help="when the run is stopped from outside (--max-insns, --timeout, Ctrl-A x), "
         "save the machine there")  # fmt: skip
-    add("--restore", metavar="FILE",
-        help="go on with a saved machine, as it was made")
+    add("--restore", metavar="FILE", help="go on with a saved machine, as it was made")
     add("--dump-dtb", metavar="FILE", help="also write the device tree there")
     add("--trace", metavar="FILE",
         help="record what KVM does: ftrace text, or for Perfetto's viewer if FILE ends in .json "
@@ -107,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
             if saved is not None:
                 snapshot.restore(machine, saved)
             if args.dump_dtb is not None:
-                _write(args.dump_dtb, machine.dtb())
+                outputs.write(args.dump_dtb, machine.dtb())
             with _traced(machine, args.trace):
                 outcome = machine.run()
             stats = machine.stats() if args.stats else None
@@ -133,27 +132,26 @@ def _saved(args: argparse.Namespace) -> snapshot.Snapshot:
 
 
 def _save(path: str, machine: "Machine") -> None:
-    try:
+    with outputs.writing(path):
         snapshot_file.write(path, snapshot.save(machine))
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
     complain(f"saved in {path}: armkvm run --restore {path} goes on")
 
 
 @contextmanager
 def _traced(machine: "Machine", path: str | None) -> Iterator[None]:
-    """Record the run. A file that cannot be made is bad usage; one that fills up, the host's."""
+    """Record the run."""
     if path is None:
         yield
         return
     from armkvm.trace import record
 
-    try:
+    with outputs.writing(path):
         recorder = record(machine.vm, path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
-    with recorder:
+    try:
         yield
+    finally:
+        with outputs.writing(path):
+            recorder.close()
 
 
 def _host(args: argparse.Namespace) -> str:
@@ -169,8 +167,7 @@ def _refuse(args: argparse.Namespace) -> None:
         raise UsageError("--initrd needs --kernel: the default guest brings its own")
     if args.flat and args.kernel is None:
         raise UsageError("--flat needs --kernel: the default guest is an Image")
-    if args.save is not None and not Path(args.save).absolute().parent.is_dir():
-        raise UsageError(f"cannot write {args.save}: no such directory")
+    outputs.check(args.save, args.trace, args.dump_dtb)
     if args.restore is not None:
         for option in ("kernel", "params", "host", "dump_dtb"):
             if getattr(args, option) is not None:
@@ -190,11 +187,6 @@ def _refuse_machine(args: argparse.Namespace) -> None:
         raise UsageError(f"--mem is too large: at most {MEMORY_MAX >> 30}G")
 
 
-def _write(path: str, data: bytes) -> None:
-    try:
-        Path(path).write_bytes(data)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _report(outcome: "Outcome", args: argparse.Namespace) -> None:

@@ -9,9 +9,8 @@ is ftrace's text. Times are guest times, so in virtual time the same run gives t
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from armkvm.kvm import Vm
+from armkvm.process import output
 from armkvm.trace.ftrace import FtraceWriter
 from armkvm.trace.perfetto import PerfettoWriter
 from armkvm.trace.recorder import Recorder, Writer
@@ -21,7 +20,7 @@ VIEWER_SUFFIXES = (".json", ".perfetto-trace")
 
 def record(vm: Vm, path: str) -> Recorder:
     """Record the events of a VM from now on, until the recorder is closed. OSError."""
-    file = Path(path).open("w", encoding="utf-8", newline="\n")  # noqa: SIM115 (the writer's)
+    file = open(output.stream(path), "w", encoding="utf-8", newline="\n")  # noqa: SIM115 (the writer's)
     writer: Writer
     if path.endswith(VIEWER_SUFFIXES):
         writer = PerfettoWriter(file)

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from armkvm.process import output
 from armkvm.vmm.errors import GuestError
 from armkvm.vmm.snapshot import EVENTS_SIZE, Snapshot, VcpuState
 
@@ -33,35 +32,32 @@ PAGE = 1 << 12
 
 def write(path: str | Path, snapshot: Snapshot) -> None:
     """Write it under that name, at once. OSError."""
-    path = Path(path)
     head = json.dumps(_plain(snapshot), separators=(",", ":"))
+    output.replace(path, _parts(head, snapshot))
+
+
+def _parts(head: str, snapshot: Snapshot) -> Iterator[bytes]:
     digest = hashlib.sha256()
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            for part in (
-                MAGIC + b"%d\n" % VERSION, head.encode() + b"\n",
-                *(piece for _at, piece in snapshot.memory),
-            ):  # fmt: skip
-                digest.update(part)
-                file.write(part)
-            file.write(digest.digest())
-        os.replace(name, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise
+    for part in (
+        MAGIC + b"%d\n" % VERSION, head.encode() + b"\n",
+        *(piece for _at, piece in snapshot.memory),
+    ):  # fmt: skip
+        digest.update(part)
+        yield part
+    yield digest.digest()
 
 
 def read(path: str | Path) -> Snapshot:
     """Read it back. GuestError: it cannot be read, is something else, or damaged."""
     try:
-        data = memoryview(Path(path).read_bytes())
+        with open(path, "rb") as file:
+            begin = file.read(len(MAGIC))
+            if begin != MAGIC:  # before the rest is read, which may have no end
+                raise GuestError(f"{path} is not a snapshot of armkvm")
+            data = memoryview(begin + file.read())
     except OSError as error:
         raise GuestError(f"cannot read {path}: {error.strerror}") from None
     first, at = _line(data, 0)
-    if not first.startswith(MAGIC):
-        raise GuestError(f"{path} is not a snapshot of armkvm")
     if first != MAGIC + b"%d" % VERSION:
         raise GuestError(f"{path} has another version's format: this armkvm reads {VERSION}")
     body, digest = data[:-DIGEST], bytes(data[-DIGEST:])
@@ -70,7 +66,7 @@ def read(path: str | Path) -> Snapshot:
     head, at = _line(body, at)
     try:
         return _snapshot(json.loads(head), body[at:])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise GuestError(f"{path} is damaged: a part of it makes no sense") from None
 
 
