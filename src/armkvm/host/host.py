@@ -9,6 +9,7 @@ and 3): a timer that screams is silenced by disabling its per-CPU interrupt inst
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from armkvm.abi.kvm import (
@@ -18,7 +19,7 @@ from armkvm.abi.kvm import (
 )
 from armkvm.host.clock import Clock
 from armkvm.host.hrtimer import HrtimerBase
-from armkvm.host.pcpu import PerCpuIrq, PhysicalCpu
+from armkvm.host.pcpu import PerCpuHandler, PhysicalCpu
 from armkvm.host.sched import Deterministic, Scheduler
 from armkvm.host.turn import Turn
 
@@ -58,6 +59,30 @@ KINDS = {
 }
 
 
+Claim = Callable[[PhysicalCpu | None], PhysicalCpu]
+
+
+@dataclass
+class HostParts:
+    """What a host is made of. Its own way of making them is `usual`; a checker brings others.
+
+    `pcpus` are the CPUs that are up. `claim` picks one for a thread that is about to run a vCPU,
+    told where that ran last, and returns it with its lock held.
+    """
+
+    hrtimers: HrtimerBase
+    turn: Turn
+    pcpus: list[PhysicalCpu]
+    claim: Claim | None = None  # Host.claim_free
+
+    @classmethod
+    def usual(cls, clock: Clock) -> HostParts:
+        """One CPU, and one queue of timers for all that come up later."""
+        hrtimers = HrtimerBase()
+        first = PhysicalCpu(0, clock, hrtimers=hrtimers)
+        return cls(hrtimers, Turn(clock, hrtimers), [first])
+
+
 class Host:
     """One host: its kind, clock, scheduler and physical CPUs.
 
@@ -66,20 +91,27 @@ class Host:
     runs is left when a timer of one that sleeps expires.
     """
 
-    cpu_type = PhysicalCpu
-
-    def __init__(self, kind: str, clock: Clock, sched: Scheduler | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        clock: Clock,
+        sched: Scheduler | None = None,
+        parts: HostParts | None = None,
+    ) -> None:
+        parts = parts or HostParts.usual(clock)
         self.kind = KINDS[kind]
         self.clock = clock
         self.sched: Scheduler = sched or Deterministic()
-        self.hrtimers = HrtimerBase()
-        self.turn = Turn(clock, self.hrtimers)
-        self.pcpus: list[PhysicalCpu] = []
+        self.hrtimers = parts.hrtimers
+        self.turn = parts.turn
+        self.pcpus = parts.pcpus
+        self.claim = parts.claim or self.claim_free
         self._lock = threading.Lock()
-        self._cpu_up()
+        self._handler: PerCpuHandler | None = None
+        self._forwarded = False
 
-    def claim(self, last: PhysicalCpu | None) -> PhysicalCpu:
-        """A CPU for a thread that is about to run a vCPU: where it ran last, else a free one.
+    def claim_free(self, last: PhysicalCpu | None) -> PhysicalCpu:
+        """Where the thread ran last, else a free CPU.
 
         The host never runs out: a new CPU comes up when all are taken. Which one it is matters to
         nothing but what earlier vCPUs left on it.
@@ -90,21 +122,22 @@ class Host:
             for pcpu in self.pcpus:
                 if pcpu.lock.acquire(False):
                     return pcpu
-            pcpu = self._cpu_up()
+            pcpu = PhysicalCpu(len(self.pcpus), self.clock, hrtimers=self.hrtimers)
+            self._set_up(pcpu)
+            self.pcpus.append(pcpu)
             pcpu.lock.acquire()
             return pcpu
 
-    def _cpu_up(self) -> PhysicalCpu:
-        """Another CPU, with the per-CPU interrupts as kvm_timer_hyp_init() set them up."""
-        pcpu = self.cpu_type(len(self.pcpus), self.clock, hrtimers=self.hrtimers)
-        for irq in (pcpu.vtimer_irq, pcpu.ptimer_irq):
-            irq.handler = self.timer_handler
-            irq.forwarded = self.kind.gic_active_state
-        self.pcpus.append(pcpu)
-        return pcpu
+    def request_percpu_irq(self, handler: PerCpuHandler, *, forwarded: bool) -> None:
+        """Who takes the guest timers' interrupts, on every CPU that is up or comes up.
 
-    def timer_handler(self, irq: PerCpuIrq) -> None:
-        """The handler of the guest timers' interrupts: the running vCPU's business."""
-        vcpu = irq.pcpu.vcpu
-        if vcpu is not None:
-            vcpu.arch_timer.handler(irq)
+        `forwarded` (irq_set_vcpu_affinity): the guest deactivates them, not the host.
+        """
+        self._handler, self._forwarded = handler, forwarded
+        for pcpu in self.pcpus:
+            self._set_up(pcpu)
+
+    def _set_up(self, pcpu: PhysicalCpu) -> None:
+        for irq in (pcpu.vtimer_irq, pcpu.ptimer_irq):
+            irq.handler = self._handler
+            irq.forwarded = self._forwarded

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT, GuestCpu, GuestState
 from armkvm.host.hrtimer import HrtimerBase
@@ -59,7 +59,7 @@ class PerCpuIrq:
         self.active = False
         # Forwarded to a vCPU (irq_set_vcpu_affinity): the handler does not deactivate it.
         self.forwarded = False
-        self.handler: Callable[[PerCpuIrq], None] | None = None
+        self.handler: PerCpuHandler | None = None
 
     @property
     def masked(self) -> bool:
@@ -100,6 +100,9 @@ class PerCpuIrq:
         return bool(getattr(state, f"{self._timer}_cval") <= now)
 
 
+PerCpuHandler = Callable[[PerCpuIrq], None]
+
+
 class PhysicalCpu:
     """One CPU. A thread that runs a vCPU on it holds `lock`."""
 
@@ -115,7 +118,7 @@ class PhysicalCpu:
         self.lock = threading.Lock()
         self.hrtimers = hrtimers or HrtimerBase()
         self.state: GuestState | None = None  # of the guest CPU that is installed
-        self.vcpu: Any = None  # kvm_running_vcpu
+        self.vcpu: object = None  # kvm_running_vcpu: for kvm to know what it is
         self.vtimer_irq = PerCpuIrq(self, HOST_VTIMER_PPI, "cntv")
         self.ptimer_irq = PerCpuIrq(self, HOST_PTIMER_PPI, "cntp")
         # Time at the last stop, and the line through (count, base) that the engine was told.

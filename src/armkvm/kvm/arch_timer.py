@@ -25,7 +25,7 @@ from armkvm.host import sched
 from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT, word
 from armkvm.host.hrtimer import Hrtimer
 from armkvm.kvm.file import fail
-from armkvm.kvm.kvm_host import M64
+from armkvm.kvm.kvm_host import M64, kvm_get_running_vcpu
 from armkvm.kvm.vgic.irq import (
     VGIC_NR_PRIVATE_IRQS,
     VGIC_NR_SGIS,
@@ -37,6 +37,7 @@ from armkvm.kvm.vgic.irq import (
 )
 
 if TYPE_CHECKING:
+    from armkvm.host.host import Host
     from armkvm.host.pcpu import PerCpuIrq, PhysicalCpu
     from armkvm.kvm.vcpu import Vcpu
 
@@ -240,6 +241,22 @@ class TimerContext:
             self.cval = value
 
 
+def kvm_timer_hyp_init(host: Host) -> None:
+    """The guest timers' per-CPU interrupts of a host are ours from now on."""
+    host.request_percpu_irq(kvm_arch_timer_handler, forwarded=host.kind.gic_active_state)
+
+
+def kvm_arch_timer_handler(host_irq: PerCpuIrq) -> None:
+    """A guest timer's interrupt: the business of the vCPU that is loaded.
+
+    There may be none: kvm_timer_vcpu_put() has turned the timer off, but the interrupt that it had
+    raised by then is still on its way through the interrupt controller.
+    """
+    vcpu = kvm_get_running_vcpu(host_irq.pcpu)
+    if vcpu is not None:
+        vcpu.arch_timer.handler(host_irq)
+
+
 class ArchTimer:
     """struct arch_timer_cpu: the timers of one vCPU."""
 
@@ -332,6 +349,9 @@ class ArchTimer:
         """kvm_timer_vcpu_load()."""
         if not self.enabled:
             return
+        # The outputs are passed on before the registers are there, likely as they will be then. A
+        # timer that expires in between is not lost: it was low, so its host interrupt is neither
+        # active nor disabled, comes as soon as the registers are restored, and is passed on then.
         if self.gic_active_state:
             self._load_gic(self.vtimer, pcpu.vtimer_irq)
             if self.direct_ptimer is not None:
@@ -341,12 +361,14 @@ class ArchTimer:
         if self.point is not None:
             self.point(sched.TIMER_LOAD, self.vcpu)
         if self.bg_timer.queued:
+            # It watched the deadlines of a vCPU that slept: from here on the hardware does.
             self.unblocking()
         self.vtimer.restore_state(pcpu)
         if self.direct_ptimer is not None:
             self.direct_ptimer.restore_state(pcpu)
         emul = self.emul_ptimer
         if emul is not None and (emul.level or emul.ctl & ENABLE):
+            # Not the hardware's: the soft timer that `put` has cancelled must watch it again.
             emul.emulate(pcpu)
         self._set_traps()
 
@@ -355,7 +377,8 @@ class ArchTimer:
         """kvm_timer_vcpu_load_gic(): a timer that is high must not interrupt the guest it is for.
 
         Active is set from the level either way: what the last vCPU on this CPU left is replaced.
-        With a vgic it is active as well until the guest deactivates the virtual interrupt.
+        With a vgic it is active as well until the guest deactivates the virtual interrupt: that is
+        what deactivates the physical one (GICH_LR.HW), so nobody else may make it fire before.
         """
         level = ctx.should_fire()
         ctx.update_irq(level)
@@ -364,7 +387,14 @@ class ArchTimer:
         host_irq.set_active(level)
 
     def _load_nogic(self, pcpu: PhysicalCpu) -> None:
-        """kvm_timer_vcpu_load_nogic(): the same with enable and disable."""
+        """kvm_timer_vcpu_load_nogic(): the same on a host that cannot set the active state.
+
+        A timer stays high until the guest's handler has turned it off, and its host interrupt would
+        end every entry before the first instruction of that handler. The controller cannot be told
+        that the interrupt is being dealt with, so it is disabled while the output is high. It must
+        be enabled again once the output is low (here, and in sync_user when the guest has lowered
+        it), or nobody would hear of the next rise. Only the virtual timer is direct on such a host.
+        """
         level = self.vtimer.should_fire()
         self.vtimer.update_irq(level)
         if level:
@@ -428,6 +458,7 @@ class ArchTimer:
         if ctx.should_fire():
             ctx.update_irq(True)
         if not self.gic_active_state and not self.vcpu.vm.irqchip_in_kernel:
+            # Without an active state it would come again at once, for ever (_load_nogic).
             pcpu.vtimer_irq.disable()
 
     def should_notify_user(self) -> bool:

@@ -1,6 +1,13 @@
-"""Constants that the hypervisor's files share, after asm/kvm_host.h and asm/kvm_arm.h."""
+"""Constants that the hypervisor's files share, after linux/kvm_host.h, asm/kvm_host.h
+and asm/kvm_arm.h."""
 
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+if TYPE_CHECKING:
+    from armkvm.host.pcpu import PhysicalCpu
+    from armkvm.kvm.vcpu import Vcpu
 
 M64: Final = (1 << 64) - 1
 
@@ -21,3 +28,8 @@ REQ_VCPU_RESET: Final = 1 << 2
 REQ_IRQ_PENDING: Final = 1 << 3
 REQ_SUSPEND: Final = 1 << 4
 REQ_UNBLOCK: Final = 1 << 5
+
+
+def kvm_get_running_vcpu(pcpu: PhysicalCpu) -> Vcpu | None:
+    """The vCPU that is loaded on a CPU."""
+    return cast("Vcpu | None", pcpu.vcpu)

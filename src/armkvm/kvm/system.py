@@ -8,8 +8,9 @@ from armkvm.abi import ioctl as nr
 from armkvm.abi.kvm import KVM_API_VERSION, KVM_VCPU_MMAP_SIZE, KVM_VM_TYPE_ARM_IPA_SIZE_MASK
 from armkvm.host.clock import Clock, make_clock
 from armkvm.host.cpu import Backend, EngineBackend
-from armkvm.host.host import Host
+from armkvm.host.host import Host, HostParts
 from armkvm.host.sched import Scheduler
+from armkvm.kvm.arch_timer import kvm_timer_hyp_init
 from armkvm.kvm.capabilities import check_extension
 from armkvm.kvm.file import File, fail
 from armkvm.kvm.ioctl import ioctl
@@ -24,7 +25,8 @@ class System(File):
     """/dev/kvm of one host.
 
     `host_kind` is a name in host.host.KINDS; `clock` a Clock or the name of a mode; `backend`
-    supplies guest CPUs (default: the engine, loaded when the first VM is made).
+    supplies guest CPUs (default: the engine, loaded when the first VM is made). `sched` and `parts`
+    are a checker's.
     """
 
     def __init__(
@@ -34,10 +36,12 @@ class System(File):
         *,
         backend: Backend | None = None,
         sched: Scheduler | None = None,
+        parts: HostParts | None = None,
     ) -> None:
         super().__init__()
         self.clock = make_clock(clock) if isinstance(clock, str) else clock
-        self.host = Host(host_kind, self.clock, sched)
+        self.host = Host(host_kind, self.clock, sched, parts)
+        kvm_timer_hyp_init(self.host)
         self.trace = Trace()
         self._backend = backend
 

@@ -118,6 +118,8 @@ class Execution:
         self.quiet: Callable[[bool], None] | None = None
         # Called at every point, in the actor, before anybody else may come in between.
         self.seen: Callable[[Actor, str], None] | None = None
+        # Called with what ends the execution, before anybody unwinds.
+        self.failing: Callable[[Exception], None] | None = None
         self._hub = getcurrent()
 
     def add(
@@ -184,8 +186,13 @@ class Execution:
         """The execution ends here, with a finding."""
         if self.over:
             return
-        self.ended = error
+        self._fails(error)
         self._finish()
+
+    def _fails(self, error: Exception) -> None:
+        if self.failing is not None:
+            self.failing(error)
+        self.ended = error
 
     # who goes on
 
@@ -203,7 +210,7 @@ class Execution:
         try:
             chosen = self._next(actor)
         except Exception as error:
-            self.ended = error
+            self._fails(error)
             chosen = None
         if chosen is None:
             self._finish()
@@ -297,7 +304,7 @@ class Execution:
                 chosen.stack.switch()
                 last = None
         except Exception as error:
-            self.ended = error
+            self._fails(error)
         self.unwind()
 
     def unwind(self) -> None:

@@ -137,6 +137,14 @@ class Threading:
     get_ident = staticmethod(get_ident)
 
 
+def belongs(to: object, *locks: object) -> None:
+    """What kvm has made as its locks is of a vCPU or a VM: only threads that touch it contend."""
+    for lock in locks:
+        mutex = lock._lock if isinstance(lock, Condition) else lock
+        assert isinstance(mutex, RLock)
+        mutex.of = to
+
+
 # These decide whose turn it is and what time is: the checker has its own.
 _OWN = ("armkvm.host.turn", "armkvm.host.clock")
 

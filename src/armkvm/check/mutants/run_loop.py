@@ -110,7 +110,7 @@ def _(p: Patch) -> None:
     def phys_line_level(self: VgicIrq) -> bool:
         assert self.target_vcpu is not None
         me = get_ident()
-        on_cpus = [pcpu.vcpu for pcpu in self.target_vcpu.vm.host.pcpus]
+        on_cpus = [h.kvm_get_running_vcpu(pcpu) for pcpu in self.target_vcpu.vm.host.pcpus]
         running: Any = next((v for v in on_cpus if v is not None and v.pid == me), None)
         timers = running.arch_timer.timers
         return any(t.irq == self.intid and t.should_fire() for t in timers)

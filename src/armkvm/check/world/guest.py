@@ -32,6 +32,7 @@ from armkvm.host.scripted import (
 
 if TYPE_CHECKING:
     from armkvm.check.world.world import World
+    from armkvm.kvm import Vcpu
 
 GICC_CTLR, GICC_PMR, GICC_IAR, GICC_EOIR = 0x0, 0x4, 0xC, 0x10
 ICC_PMR, ICC_IAR1 = (3, 0, 4, 6, 0), (3, 0, 12, 12, 0)
@@ -263,6 +264,12 @@ def _address(stack: list[Any]) -> int:
         at = (at << 10) + 2 * lasti
         generator = generator.gi_yieldfrom
     return (len(stack) << 20) + at
+
+
+def guest_cpu(vcpu: Vcpu) -> CheckCpu:
+    """The CPU of a vCPU."""
+    assert isinstance(vcpu.cpu, CheckCpu)
+    return vcpu.cpu
 
 
 class CheckBackend:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from armkvm.abi import kvm as k
 from armkvm.check.execution.actors import Violation
+from armkvm.check.world.guest import guest_cpu
 from armkvm.host.cpu import NEVER
 from armkvm.host.scripted import PSTATE_I, Mrs, Msr, Op, Wfi
 
@@ -103,7 +104,7 @@ def registers(vcpu: Vcpu, which: int) -> tuple[int, int, int]:
     And while the guest runs, whatever the hypervisor believes: it is the hardware that it programs.
     """
     ctx = vcpu.arch_timer.timers[which]
-    if ctx.loaded_on is None and not (ctx.direct and vcpu.cpu.entered):  # type: ignore[attr-defined]
+    if ctx.loaded_on is None and not (ctx.direct and guest_cpu(vcpu).entered):
         return ctx.ctl, ctx.cval, ctx.offset.value
     s = vcpu.state
     if which == 0:
@@ -161,6 +162,7 @@ class Monitor:
         self.seen: Counter[str] = Counter()
         self.ignored: frozenset[str] = frozenset()
         self.restored = False  # a guest goes on from what was saved: a loss is that of I13
+        self.owes_nobody = False  # also what fairness would owe a vCPU
         self._of: dict[Vcpu, _Watched] = {}
         world.system.trace.kvm_vcpu_wakeup = self._woken
         world.system.trace.kvm_exit = self._exit
@@ -195,7 +197,7 @@ class Monitor:
         w.expected = None
         pending = vcpu.mmio_needed and vcpu.run_struct.exit_reason == k.KVM_EXIT_MMIO
         w.pc = vcpu.state.pc + 4 * pending
-        vcpu.cpu.stop_pc = w.pc  # type: ignore[attr-defined]
+        guest_cpu(vcpu).stop_pc = w.pc
 
     def before_update(self, vcpu: Vcpu) -> None:
         """Nothing comes between this and kvm_timer_update_run()."""
@@ -231,8 +233,7 @@ class Monitor:
     def _interrupted(self, vcpu: Vcpu, w: _Watched, bits: int) -> None:
         immediate = vcpu.run_struct.immediate_exit
         pc = vcpu.state.pc
-        stopped: int = vcpu.cpu.stop_pc  # type: ignore[attr-defined]
-        begins = vcpu.cpu.entries  # type: ignore[attr-defined]
+        stopped, begins = guest_cpu(vcpu).stop_pc, guest_cpu(vcpu).entries
         if pc not in (w.pc, stopped, stopped + 4 * w.emulated) and pc not in begins:
             self.fail("I4", f"PC moved from {stopped:#x} to {pc:#x} without an instruction")
         self.seen["I4"] += 1
@@ -376,6 +377,8 @@ class Monitor:
 
     def owed(self) -> int:
         """vCPUs, as bits, that have a timer high, interrupts open, and have not taken it."""
+        if self.owes_nobody:
+            return 0
         now = self.world.clock.time
         return sum(
             1 << n

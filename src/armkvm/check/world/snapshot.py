@@ -19,6 +19,7 @@ from armkvm.check.execution.place import position
 from armkvm.check.world.guest import RUN_REGS, RUN_UNION
 from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT
 from armkvm.host.scripted import State
+from armkvm.kvm.kvm_host import kvm_get_running_vcpu
 
 if TYPE_CHECKING:
     from armkvm.check.world.world import World
@@ -179,10 +180,11 @@ def _vm_key(vm: Vm) -> tuple[object, ...]:
 
 def _pcpu_key(pcpu: PhysicalCpu, world: World, when: When) -> tuple[object, ...]:
     v, p = pcpu.vtimer_irq, pcpu.ptimer_irq
+    loaded = kvm_get_running_vcpu(pcpu)
     return (
         _pcpu(pcpu),
         when(pcpu._deadline),
-        pcpu.vcpu.vcpu_id if pcpu.vcpu is not None else -1,
+        loaded.vcpu_id if loaded is not None else -1,
         _whose(pcpu.state, world),
         v.enabled, v.active, p.enabled, p.active,
         pcpu.lock.locked(),

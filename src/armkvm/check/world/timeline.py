@@ -13,12 +13,12 @@ is pending", what happens between two points.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from armkvm.abi.kvm import EXIT_NAMES
-from armkvm.check.execution.actors import Actor, Execution, Violation
+from armkvm.check.execution.actors import Actor, Execution
 from armkvm.check.world.listing import assembly
 from armkvm.check.world.properties import levels
 
@@ -87,31 +87,7 @@ class Recorder:
 
     def _listen(self, execution: Execution) -> None:
         """Hear of failures before anybody unwinds. On this execution alone: others do not pay."""
-        fail, quiet, pick = execution.fail, execution.quiet, execution.chooser.pick
-        assert quiet is not None
-
-        def failing(error: Exception) -> None:
-            if not execution.over:
-                self._finish(execution.current, self._samples())
-            fail(error)
-
-        def silent(for_good: bool) -> None:
-            try:
-                quiet(for_good)
-            except Violation:
-                self._finish(execution.current, self._samples())
-                raise
-
-        def picking(asked: Execution, labels: Sequence[str], actors: bool) -> int:
-            try:
-                return pick(asked, labels, actors)
-            except Violation:  # the state was here before, and nothing came of it
-                self._finish(execution.current, self._samples())
-                raise
-
-        execution.fail = failing  # type: ignore[method-assign]
-        execution.quiet = silent
-        execution.chooser.pick = picking  # type: ignore[assignment, method-assign]
+        execution.failing = lambda _error: self._finish(execution.current, self._samples())
         for actor in execution.actors:
             actor.body = self._body(actor)
 

@@ -19,13 +19,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from armkvm.check.execution.actors import SHARED, Actor, Execution
-from armkvm.check.world.guest import CheckBackend, CheckCpu, Guest
+from armkvm.check.execution.locks import belongs
+from armkvm.check.world.guest import CheckBackend, Guest, guest_cpu
 from armkvm.check.world.properties import Monitor, next_rise
 from armkvm.host import sched
 from armkvm.host.clock import Clock
 from armkvm.host.cpu import NEVER
+from armkvm.host.host import HostParts
 from armkvm.host.hrtimer import HrtimerBase
 from armkvm.host.pcpu import PhysicalCpu
+from armkvm.host.turn import Task, Turn
 from armkvm.kvm import System, Vcpu, Vm
 
 if TYPE_CHECKING:
@@ -106,23 +109,26 @@ class CheckHrtimers(HrtimerBase):
             self.execution.interrupted -= 1
 
 
-class Task:
+class FreeTask(Task):
     """What turns know of a vCPU."""
 
-    __slots__ = ("gone", "vcpu", "woken")
+    __slots__ = ("gone", "vcpu")
 
     def __init__(self) -> None:
+        super().__init__(threading.Lock())
         self.vcpu: Vcpu | None = None
-        self.woken = False
         self.gone = False
 
 
-class FreeTurn:
-    """host/turn.py's interface with nobody's turn: whoever has a CPU runs."""
+class FreeTurn(Turn):
+    """host/turn.py with nobody's turn: whoever has a CPU runs.
 
-    slice_ns = -1  # who is asked to give way has used its time up
+    The turn that hands itself on is not explored: what it promises, a model does (docs/model.md).
+    """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, timers: HrtimerBase) -> None:
+        super().__init__(world.clock, timers)
+        self.slice_ns = -1  # who is asked to give way has used its time up
         self.world = world
         self.resched: set[Actor] = set()
 
@@ -131,20 +137,24 @@ class FreeTurn:
         """The scheduler wants this thread's CPU."""
         return self.world.execution.current in self.resched
 
-    def join(self) -> Task:
+    @crowded.setter
+    def crowded(self, crowded: bool) -> None:
+        """Nobody counts who is runnable."""
+
+    def join(self) -> FreeTask:
         """A vCPU was created."""
-        return Task()
+        return FreeTask()
 
     def leave(self, task: Task) -> None:
         """A vCPU is gone."""
-        task.gone = True
+        _free(task).gone = True
 
     def announce(self, task: Task) -> None:
         """A thread is about to run it."""
 
     def take(self, task: Task) -> None:
         """At once; the CPU is another matter."""
-        if task.gone:
+        if _free(task).gone:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     def give(self, task: Task) -> None:
@@ -156,18 +166,24 @@ class FreeTurn:
 
     def sleep(self, task: Task) -> None:
         """Until woken."""
-        if not task.woken:
-            self.world.execution.block(lambda: task.woken or task.gone, "asleep")
+        free = _free(task)
+        if not free.woken:
+            self.world.execution.block(lambda: free.woken or free.gone, "asleep")
 
     def wake(self, task: Task) -> None:
         """From any thread."""
-        self.world.execution.touch(task.vcpu)
+        self.world.execution.touch(_free(task).vcpu)
         task.woken = True
 
     @contextmanager
     def time_stands(self) -> Iterator[None]:
         """Time passes as the explorer says, never by itself."""
         yield
+
+
+def _free(task: Task) -> FreeTask:
+    assert isinstance(task, FreeTask)
+    return task
 
 
 class World:
@@ -188,18 +204,14 @@ class World:
         self.endless = endless
         self.clock = CheckClock(execution)
         self.backend = CheckBackend(self)
-        self.system = System(kind, self.clock, backend=self.backend, sched=self)
-        self.host = host = self.system.host
-        self.turn = FreeTurn(self)
-        host.turn = self.turn  # type: ignore[assignment]
-        host.claim = self.claim  # type: ignore[method-assign]
-        host.hrtimers = CheckHrtimers(execution)
-        host.cpu_type = CheckPcpu
-        host.pcpus.clear()
-        for _ in range(cpus):
-            host._cpu_up()
-        for pcpu in host.pcpus:
-            pcpu.tick_ns = NEVER
+        hrtimers = CheckHrtimers(execution)
+        self.turn = FreeTurn(self, hrtimers)
+        pcpus: list[PhysicalCpu] = [
+            CheckPcpu(n, self.clock, tick_period=NEVER, hrtimers=hrtimers) for n in range(cpus)
+        ]
+        parts = HostParts(hrtimers, self.turn, pcpus, self.claim)
+        self.system = System(kind, self.clock, backend=self.backend, sched=self, parts=parts)
+        self.host = self.system.host
         self.vms: list[Vm] = []
         self.vcpus: list[Vcpu] = []
         self.vmms: list[Any] = []  # whatever of user space has a key()
@@ -220,8 +232,7 @@ class World:
     def vm(self) -> Vm:
         """KVM_CREATE_VM."""
         vm = self.system.create_vm()
-        for lock in (vm.lock, vm.config_lock, vm.slots_lock):
-            lock.of = vm  # type: ignore[attr-defined]
+        belongs(vm, vm.lock, vm.config_lock, vm.slots_lock)
         self.vms.append(vm)
         return vm
 
@@ -238,11 +249,9 @@ class World:
         """KVM_CREATE_VCPU with what the guest will do."""
         self.backend.next = (script, irq)
         vcpu = vm.create_vcpu(number, bytearray(8192))
-        cpu = vcpu.cpu
-        assert isinstance(cpu, CheckCpu)
-        cpu.vcpu = vcpu
-        vcpu.mutex.of = vcpu.wait._lock.of = vcpu  # type: ignore[attr-defined]
-        vcpu.task.vcpu = vcpu  # type: ignore[attr-defined]
+        guest_cpu(vcpu).vcpu = vcpu
+        belongs(vcpu, vcpu.mutex, vcpu.wait)
+        _free(vcpu.task).vcpu = vcpu
         self.vcpus.append(vcpu)
         if init:
             vcpu.arm_vcpu_init(features=PSCI_FEATURES | off)
