@@ -4,7 +4,8 @@ For tests of the hypervisor and for its checker. It has the engine's interface (
 its timing: every operation is one instruction, the timers' outputs and the host's own timer end a
 run at the exact count. A script is a generator of operations; `Load` and `Mrs` hand it the
 register's value afterwards. With the virtual IRQ line high and interrupts unmasked, the IRQ script
-runs first.
+runs first. After a fault that the hypervisor injects, PC is the vector and the script goes on
+there, as its handler.
 
     def guest(cpu):
         yield Native("cntv_cval", 1000)
@@ -38,6 +39,9 @@ PSTATE_I = 1 << 7
 IL = 1 << 25
 RESET_PSTATE = 0x3C5
 
+_VBAR_EL1 = (3, 0, 12, 0, 0)
+_OFFSETS = {"sync": 0x000, "irq": 0x080, "fiq": 0x100, "serror": 0x180}
+_HAVE_SYNDROME = ("sync", "serror")
 
 class State(GuestState):
     """The fields that the hypervisor uses, and no other."""
@@ -177,9 +181,18 @@ class ScriptedCpu:
         self._sysregs[op0, op1, crn, crm, op2] = value
 
     def take_exception(self, esr: int, far: int = 0, kind: str = "sync") -> None:
-        """Recorded; the operation that caused it is over."""
+        """Recorded; the operation that caused it is over, and what follows is at the vector.
+
+        The masks stay: the script that goes on has no exception return.
+        """
         self.injected.append((kind, esr, far))
-        self._op = None
+        self._op = self._result = None
+        s = self.state
+        s.elr_el1, s.spsr_el1 = s.pc, self.pstate
+        if kind in _HAVE_SYNDROME:
+            s.esr_el1, s.far_el1 = esr, far
+        s.pc = self.get_sysreg(*_VBAR_EL1) + _OFFSETS[kind] + (0x200 if self.pstate & 0xC else 0x400)
+        s.count += 1
 
     def run(self) -> int:
         """Execute the script until something ends the run."""

@@ -40,9 +40,12 @@ def kvm_inject_pabt(vcpu: Vcpu, address: int) -> None:
     _inject_abort(vcpu, True, address)
 
 
-def kvm_inject_size_fault(vcpu: Vcpu, is_iabt: bool) -> None:
-    """An address size fault, level 0: an output address beyond what the CPU implements."""
-    _inject_abort(vcpu, is_iabt, vcpu.state.far_el2, e.FSC_ADDRESS_SIZE)
+def kvm_inject_size_fault(vcpu: Vcpu, is_iabt: bool, address: int) -> None:
+    """An address size fault, level 0: an output address beyond what the CPU implements.
+
+    KVM puts the intermediate physical address into FAR_EL1 here.
+    """
+    _inject_abort(vcpu, is_iabt, address, e.FSC_ADDRESS_SIZE)
 
 
 def kvm_inject_undefined(vcpu: Vcpu) -> None:
@@ -60,7 +63,11 @@ def get_events(vcpu: Vcpu, events: KvmVcpuEvents) -> None:
 
 
 def set_events(vcpu: Vcpu, events: KvmVcpuEvents) -> None:
-    """KVM_SET_VCPU_EVENTS: a pending SError, an external abort on the access that exited."""
+    """KVM_SET_VCPU_EVENTS: a pending SError, an external abort on the access that exited.
+
+    The abort is taken at once (commit_pending_events(), Linux 6.17): KVM_GET_VCPU_EVENTS does not
+    return it, so it has to be in the registers that user space saves.
+    """
     if any(events.reserved) or any(events.pad):
         fail(errno.EINVAL)
     ras = vcpu.vm.host.kind.ras
@@ -73,6 +80,8 @@ def set_events(vcpu: Vcpu, events: KvmVcpuEvents) -> None:
         with vcpu.wait:
             vcpu.hcr |= h.HCR_VSE
     if events.ext_dabt_pending:
+        # The access that exited has failed: the next KVM_RUN must not complete it at the vector.
+        vcpu.mmio_needed = False
         kvm_inject_dabt(vcpu, vcpu.state.far_el2)
 
 

@@ -55,11 +55,10 @@ def kvm_handle_guest_abort(vcpu: Vcpu, esr: int) -> int:
 
 def _beyond_ipa_space(vcpu: Vcpu, page: int, is_iabt: bool) -> int:
     """An address that the VM's address space does not have."""
-    if page >> vcpu.vm.host.kind.ipa_limit:
-        kvm_inject_size_fault(vcpu, is_iabt)
-        return 1
     fault = page | vcpu.state.far_el2 & 0xFFF
-    if is_iabt:
+    if page >> vcpu.vm.host.kind.ipa_limit:
+        kvm_inject_size_fault(vcpu, is_iabt, fault)
+    elif is_iabt:
         kvm_inject_pabt(vcpu, fault)
     else:
         kvm_inject_dabt(vcpu, fault)
