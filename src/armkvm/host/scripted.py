@@ -43,6 +43,7 @@ _VBAR_EL1 = (3, 0, 12, 0, 0)
 _OFFSETS = {"sync": 0x000, "irq": 0x080, "fiq": 0x100, "serror": 0x180}
 _HAVE_SYNDROME = ("sync", "serror")
 
+
 class State(GuestState):
     """The fields that the hypervisor uses, and no other."""
 
@@ -191,7 +192,9 @@ class ScriptedCpu:
         s.elr_el1, s.spsr_el1 = s.pc, self.pstate
         if kind in _HAVE_SYNDROME:
             s.esr_el1, s.far_el1 = esr, far
-        s.pc = self.get_sysreg(*_VBAR_EL1) + _OFFSETS[kind] + (0x200 if self.pstate & 0xC else 0x400)
+        s.pc = (
+            self.get_sysreg(*_VBAR_EL1) + _OFFSETS[kind] + (0x200 if self.pstate & 0xC else 0x400)
+        )
         s.count += 1
 
     def run(self) -> int:
