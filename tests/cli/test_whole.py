@@ -96,6 +96,17 @@ def test_dump_dtb(tmp_path: Path) -> None:
     assert done.stderr == b"armkvm: cannot write /nosuch/tree: No such file or directory\n"
 
 
+def test_parameters_are_bytes(tmp_path: Path) -> None:
+    """What is no UTF-8 was an internal error; the guest gets it as it is."""
+    words = [*COMMAND, "-k", kernel(tmp_path, SPIN), "--max-insns", "1", "--dump-dtb", "tree"]
+    done = subprocess.run(
+        [*map(os.fsencode, words), b"-p", b"a=\xff\xfe"],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == Code.LIMIT, done.stderr
+    assert b"a=\xff\xfe\0" in (tmp_path / "tree").read_bytes()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_it_in_the_midst_of_guest_code(
     number: signal.Signals, tmp_path: Path

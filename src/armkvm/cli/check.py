@@ -36,7 +36,7 @@ from armkvm.cli import outputs
 from armkvm.cli.codes import Code
 from armkvm.cli.exploring import Exploring
 from armkvm.cli.main import UsageError
-from armkvm.cli.sizes import positive
+from armkvm.cli.sizes import natural, positive, seconds
 
 SAMPLES = 2000
 
@@ -52,9 +52,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--replay", metavar="TOKEN", help="show one schedule step by step")
     parser.add_argument("--bound", type=positive, metavar="N",
                         help=f"schedules of a scenario (default {BOUND}, or its own)")  # fmt: skip
-    parser.add_argument("--seconds", type=float, default=math.inf, metavar="S",
+    parser.add_argument("--seconds", type=seconds, default=math.inf, metavar="S",
                         help="another bound; results then depend on the speed")  # fmt: skip
-    parser.add_argument("--samples", type=int, default=SAMPLES, metavar="N",
+    parser.add_argument("--samples", type=natural, default=SAMPLES, metavar="N",
                         help=f"random schedules beyond a bound (default {SAMPLES})")  # fmt: skip
     parser.add_argument("--ignore", default="", metavar="I2,I6", help="properties to leave out")
     parser.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, metavar="N",

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from armkvm.cli.main import UsageError
+from armkvm.cli.sizes import code_address
 from armkvm.vmm.guest.loader import read
 
 WORD = re.compile(r"(0[xX])?[0-9a-fA-F]{1,8}")
@@ -21,7 +22,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``armkvm dis``."""
     parser.add_argument("what", nargs="+", metavar="FILE|HEX")
     parser.add_argument(
-        "--base", type=_address, default=0, metavar="ADDR", help="address of the first instruction"
+        "--base",
+        type=code_address,
+        default=0,
+        metavar="ADDR",
+        help="address of the first instruction",
     )
 
 
@@ -69,13 +74,3 @@ def _code(data: bytearray, base: int) -> Iterator[tuple[int, bytes | bytearray]]
                 yield int(segment["p_vaddr"]), segment.data()
     except ELFError as error:
         raise UsageError(f"damaged ELF file: {error}") from None
-
-
-def _address(text: str) -> int:
-    try:
-        value = int(text, 0)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 1 << 64 or value % 4:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an address of an instruction")
-    return value

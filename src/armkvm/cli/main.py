@@ -4,6 +4,7 @@ Only the verb's own module is imported: the time from command to guest instructi
 """
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
@@ -111,11 +112,13 @@ def _dispatch(arguments: list[str]) -> int:
     if name in ("-h", "--help", "help"):
         print(_help())
         return Code.OK if arguments else Code.USAGE
-    if name == "--version":
+    if name in ("-V", "--version"):
         print(f"armkvm {armkvm.__version__}")
         return Code.OK
     if name not in VERBS:
-        raise UsageError(f"there is no verb {name!r} (one of {', '.join(VERBS)})")
+        near = difflib.get_close_matches(name, VERBS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(VERBS)}"
+        raise UsageError(f"there is no verb {name!r} ({hint})")
     verb = cast(Verb, importlib.import_module(f"armkvm.cli.{name}"))
     parser = Parser(
         prog=f"armkvm {name}",

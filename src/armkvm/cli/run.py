@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from armkvm.cli import outputs
+from armkvm.cli import foreign, outputs
 from armkvm.cli.choice import DEFAULT_PARAMS, choose
 from armkvm.cli.codes import OF_OUTCOME
 from armkvm.cli.main import UsageError, complain
@@ -30,6 +30,11 @@ HOST_OF_KERNEL_GIC = {"kernel-gicv2": "nvhe-gicv2", "kernel-gicv3": "vhe-gicv3"}
 TIMES = ("virtual", "paced", "realtime")
 STOPPED = ("limit", "timeout", "quit")  # outcomes that are not the guest's own doing
 DEFAULT_MEMORY = 512 << 20
+DEFAULT_IRQCHIP = "gicv2"
+# A snapshot decides these.
+OF_THE_FILE = (
+    "kernel", "initrd", "flat", "params", "cpus", "mem", "irqchip", "host", "dump_dtb",
+)  # fmt: skip
 # A VM without KVM_VM_TYPE_ARM_IPA_SIZE has 40 bits of guest physical address.
 MEMORY_MAX = (1 << 40) - RAM_BASE
 
@@ -45,11 +50,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("-p", "--params", "-append", metavar="STR",
         help=f"kernel command line (default {DEFAULT_PARAMS!r}; "
         "the default guest gets both)")  # fmt: skip
-    add("-c", "--cpus", "-smp", metavar="N", type=positive, default=1,
+    add("-c", "--cpus", "-smp", metavar="N", type=positive,
         help="vCPUs, as many as the interrupt controller has CPUs at most (default 1)")  # fmt: skip
-    add("-m", "--mem", metavar="SIZE", type=size, default=DEFAULT_MEMORY,
+    add("-m", "--mem", metavar="SIZE", type=size,
         help="memory: 512 (MiB), 256M, 2G (default 512)")  # fmt: skip
-    add("--irqchip", choices=LIMITS, default="gicv2",
+    add("--irqchip", choices=LIMITS,
         help="gicv2 (default): a GICv2 in user space; "
         "bcm2836: the Raspberry Pi's; kernel-gicv2, kernel-gicv3: KVM's own")  # fmt: skip
     add("--host", choices=HOSTS,
@@ -63,7 +68,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--save", metavar="FILE",
         help="when the run is stopped from outside (--max-insns, --timeout, Ctrl-A x), "
         "save the machine there")  # fmt: skip
-    add("--restore", metavar="FILE", help="go on with a saved machine, as it was made")
+    add(
+        "--restore",
+        metavar="FILE",
+        help="go on with a saved machine, as it was made: no options that make one",
+    )
     add("--dump-dtb", metavar="FILE", help="also write the device tree there")
     add("--trace", metavar="FILE",
         help="record what KVM does: ftrace text, or for Perfetto's viewer if FILE ends in .json "
@@ -71,6 +80,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--stats", action="store_true", help="end with a line of JSON on standard error")
     add("-nographic", "--nographic", action="store_true", help=argparse.SUPPRESS)
     add("-no-reboot", "--no-reboot", action="store_true", help=argparse.SUPPRESS)
+    foreign.refuse(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -161,18 +171,21 @@ def _host(args: argparse.Namespace) -> str:
 
 
 def _refuse(args: argparse.Namespace) -> None:
-    """Options that do not go together."""
+    """Options that do not go together; what a new machine is by default."""
+    if args.restore is not None:
+        for option in OF_THE_FILE:
+            if getattr(args, option) not in (None, False):
+                name = option.replace("_", "-")
+                raise UsageError(f"--restore and --{name} exclude each other: the file says it all")
+    args.cpus = args.cpus or 1
+    args.mem = args.mem or DEFAULT_MEMORY
+    args.irqchip = args.irqchip or DEFAULT_IRQCHIP
     _refuse_machine(args)
     if args.initrd is not None and args.kernel is None:
         raise UsageError("--initrd needs --kernel: the default guest brings its own")
     if args.flat and args.kernel is None:
         raise UsageError("--flat needs --kernel: the default guest is an Image")
     outputs.check(args.save, args.trace, args.dump_dtb)
-    if args.restore is not None:
-        for option in ("kernel", "params", "host", "dump_dtb"):
-            if getattr(args, option) is not None:
-                name = option.replace("_", "-")
-                raise UsageError(f"--restore and --{name} exclude each other: the file says it all")
 
 
 def _refuse_machine(args: argparse.Namespace) -> None:
@@ -185,8 +198,6 @@ def _refuse_machine(args: argparse.Namespace) -> None:
         raise UsageError(f"--cpus {args.cpus} is too many: {why}")
     if args.mem > MEMORY_MAX:
         raise UsageError(f"--mem is too large: at most {MEMORY_MAX >> 30}G")
-
-
 
 
 def _report(outcome: "Outcome", args: argparse.Namespace) -> None:

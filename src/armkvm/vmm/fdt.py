@@ -130,7 +130,8 @@ class Fdt:
         if isinstance(value, str):
             if "\0" in value:
                 raise ValueError(f"{self._path(name)}: a string must not contain a NUL")
-            return value.encode() + b"\0"
+            # What came from the command line and is no UTF-8 goes on as the bytes that it was.
+            return value.encode(errors="surrogateescape") + b"\0"
         if not 0 <= value <= 0xFFFFFFFF:
             raise ValueError(f"{self._path(name)}: {value:#x} does not fit a 32-bit cell")
         return struct.pack(">I", value)
