@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -72,6 +73,27 @@ def edges() -> list[tuple[list[str], list[str]]]:
 def test_every_folder_is_a_floor() -> None:
     folders = {p.name for p in SRC.iterdir() if p.is_dir() and p.name != "__pycache__"}
     assert folders == {*FLOORS}
+
+
+def test_the_package_names_its_floors() -> None:
+    """In its docstring, from the roof down."""
+    named = re.findall(r"``(\w+)``", armkvm.__doc__ or "")
+    assert named == [*reversed(FLOORS)]
+
+
+def test_a_file_that_is_named_exists() -> None:
+    """In comments, docstrings and documents: by the end of its path."""
+    top = Path(__file__).parents[1]
+    sources = (p for d in ("src", "tests", "tools") for p in top.glob(f"{d}/**/*.py"))
+    files = [f"/{p.relative_to(top)}" for p in sources]
+    texts = [*SRC.rglob("*.py"), *top.glob("docs/*.md"), top / "README.md", top / "ARCHITECTURE.md"]
+    gone = {
+        (text.name, name)
+        for text in texts
+        for name in re.findall(r"(?<![\w/.-])((?:\w+/)*\w+\.py)\b", text.read_text())
+        if not any(file.endswith(f"/{name}") for file in files)
+    }
+    assert gone == set()
 
 
 def test_floors() -> None:

@@ -28,7 +28,12 @@ def test_a_clock_that_overtakes_slices_stops_nobody(monkeypatch: pytest.MonkeyPa
     loop = [a64.movz(3, 20000), a64.subs(3, 3, 1), a64.cbnz(3, -1)]
     with Native(*loop, out(31), clock="realtime") as m:
         vcpus = [m.vcpu, second(m)]
-        slow.kick = lambda: [vcpu.kick() for vcpu in vcpus]
+
+        def kick_all() -> None:
+            for vcpu in vcpus:
+                vcpu.kick()
+
+        slow.kick = kick_all
         threads = [threading.Thread(target=vcpu.run_raw) for vcpu in vcpus]
         with m.vm.host.turn.time_stands():
             for vcpu in vcpus:

@@ -193,7 +193,7 @@ class Machine(ABC):
 
     @abstractmethod
     def call(self, name: str, ty: str, *args: Value) -> Value:
-        """Call the engine's helper function `name` (see engine/helpers.py) with i64 arguments."""
+        """Call the engine's helper function `name` (engine/native) with i64 arguments."""
 
     @abstractmethod
     def ask(self, name: str, *args: Value) -> Value:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from armkvm.arch import esr as e
+from armkvm.arch.sysreg import STORED
 from armkvm.kvm import arch_timer as at
 from armkvm.kvm.inject_fault import kvm_inject_undefined
 from armkvm.kvm.kvm_emulate import kvm_incr_pc
@@ -232,10 +233,4 @@ def _set(vcpu: Vcpu, name: str, value: int) -> None:
         vcpu.cpu.set_sysreg(*enc, value)
 
 
-def _engine_encodings() -> dict[str, Encoding]:
-    from armkvm.arch.sysreg import STORED
-
-    return {r.field: r.enc for r in STORED}
-
-
-ENGINE_ENCODINGS = _engine_encodings()
+ENGINE_ENCODINGS: dict[str, Encoding] = {r.field: r.enc for r in STORED}

@@ -24,6 +24,15 @@ MIN_IPA_BITS = 32
 class System(File):
     """/dev/kvm of one host.
 
+        from armkvm.abi.caps import Cap
+        from armkvm.kvm import System
+
+        with System("vhe-gicv3") as kvm:
+            assert kvm.get_api_version() == 12
+            assert kvm.check_extension(Cap.ARM_VM_IPA_SIZE) == 40  # bits
+            with kvm.create_vm() as vm:
+                vcpu = vm.create_vcpu(0)
+
     `host_kind` is a name in host.host.KINDS; `clock` a Clock or the name of a mode; `backend`
     supplies guest CPUs (default: the engine, loaded when the first VM is made). `sched` and `parts`
     are a checker's.

@@ -57,6 +57,23 @@ def _signal_mask(call: Call, head: st.KvmSignalMask) -> bytes:
 class Vcpu(Requests, File):
     """One virtual CPU.
 
+        import mmap
+        from armkvm.abi.kvm import KVM_EXIT_MMIO
+        from armkvm.abi.regs import CORE_PC, core_x
+        from armkvm.kvm import System
+
+        ram = mmap.mmap(-1, 4096)
+        ram[:4] = bytes.fromhex("200000b9")  # str w0, [x1]
+        with System() as kvm, kvm.create_vm() as vm, vm.create_vcpu(0) as vcpu:
+            vm.set_user_memory_region(0, 0x4000_0000, len(ram), ram)
+            vcpu.arm_vcpu_init()
+            for reg, value in ((CORE_PC, 0x4000_0000), (core_x(0), 7), (core_x(1), 0x900_0000)):
+                vcpu.set_one_reg(reg, value)
+            vcpu.run()  # to the first exit: nothing is mapped at 0x9000000
+            run = vcpu.run_struct
+            assert run.exit_reason == KVM_EXIT_MMIO and run.mmio.is_write
+            assert (run.mmio.phys_addr, run.mmio.len, run.mmio.value) == (0x900_0000, 4, 7)
+
     A client uses the methods named as ioctls, `run_struct`, `pages`, `kick`, `stat`,
     `instructions`, `limit`, `blocking`, `held` and `announce`. The other attributes are the
     hypervisor's own, as members of struct kvm_vcpu are.

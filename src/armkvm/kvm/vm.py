@@ -82,7 +82,21 @@ def _put_target(_call: Call, init: st.KvmVcpuInit, target: tuple[int, int]) -> N
 
 
 class Vm(VmMemory):
-    """One virtual machine. It lives until its file and those of all its vCPUs are closed."""
+    """One virtual machine. It lives until its file and those of all its vCPUs are closed.
+
+        import mmap
+        from armkvm.abi.kvm import KVM_ARM_IRQ_CPU_IRQ, KVM_ARM_IRQ_TYPE_CPU, irq_word
+        from armkvm.kvm import System
+
+        ram = mmap.mmap(-1, 1 << 20)  # guest memory is the caller's, in whole pages
+        with System() as kvm, kvm.create_vm() as vm:
+            vm.set_user_memory_region(0, 0x4000_0000, len(ram), ram)
+            vcpu = vm.create_vcpu(0)
+            # The interrupt controller is the caller's too: it drives the vCPU's IRQ line.
+            vm.irq_line(irq_word(KVM_ARM_IRQ_TYPE_CPU, 0, KVM_ARM_IRQ_CPU_IRQ), 1)
+
+    Any thread may call `irq_line` while vCPUs run; what changes memory makes them leave the guest.
+    """
 
     def __init__(self, system: System, ipa_bits: int) -> None:
         super().__init__()

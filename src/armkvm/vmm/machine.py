@@ -69,7 +69,23 @@ class Outcome:
 
 
 class Machine:
-    """A guest, from its memory to its power switch."""
+    """A guest, from its memory to its power switch.
+
+        from armkvm.kvm import System
+        from armkvm.vmm.console import BufferConsole
+        from armkvm.vmm.guest import bare, loader
+        from armkvm.vmm.machine import Config, Machine
+
+        memory = 64 << 20
+        with System() as kvm, BufferConsole() as console:
+            image = loader.load(bare.program(), mem_bytes=memory)
+            machine = Machine(Config(kvm, image, console, mem_bytes=memory))
+            assert machine.run().reason == "shutdown"
+            machine.close()
+            assert console.output
+
+    It runs once; `snapshot` saves and restores one that has stopped.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config

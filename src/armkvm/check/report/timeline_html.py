@@ -5,7 +5,7 @@ message. To the right each vCPU's lines are square waves, low on the left and hi
 drawn by borders: the cells hold 0 and 1 for those who do not see them. A long timeline keeps its
 last steps in sight and folds those before.
 
-Needs the style of report_style.py. On a narrow screen the threads share one column, by that style.
+Needs the style of report/style.py. On a narrow screen the threads share one column, by that style.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from armkvm.abi import kvm as k
 from armkvm.kvm.file import fail
 from armkvm.kvm.pmu.emul import MAX_COUNTERS, NR_EVENTS, Pmu, irq_is_ppi, irq_is_spi
+from armkvm.kvm.vgic.irq import set_owner
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
@@ -103,8 +104,6 @@ def _init(vcpu: Vcpu, pmu: Pmu) -> None:
     """kvm_arm_pmu_v3_init(): with a vgic, the interrupt belongs to the PMU from now on."""
     vm = vcpu.vm
     if vm.irqchip_in_kernel:
-        from armkvm.kvm.vgic.irq import set_owner
-
         if not vm.vgic.initialized:
             fail(errno.ENODEV)
         if not pmu.irq_initialized:
