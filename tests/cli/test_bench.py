@@ -98,6 +98,52 @@ def test_mips(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         assert (row["ours"], row["qemu"], row["unit"], row["ratio"]) == (50, 100, "MIPS", 0.5)
 
 
+def test_no_figure_from_noise(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A long run that took less time than the short one gave -170 MIPS, ratio -1.48."""
+    Rivals(monkeypatch).seconds["qemu"] = -0.25
+    assert main(["bench", "mips", "--repeat", "1"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.count("too noisy") == len(mips.KERNELS)
+    assert "-" not in "".join(line for line in shown.out.splitlines() if "sieve" in line)
+    assert "armkvm: sieve: qemu-system-aarch64's times are too noisy" in shown.err
+    assert main(["bench", "mips", "--repeat", "1", "--json"]) == 0
+    for row in rows(capsys):
+        assert (row["ours"], row["qemu"], row["ratio"]) == (50, None, None)
+
+
+def test_most_runs_must_give_a_figure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rivals = Rivals(monkeypatch)
+    times = iter([4.0, 0.0, 4.0] * len(mips.KERNELS))
+    real = rivals.whole
+
+    def whole(command: list[str], limit: float) -> Run:
+        if rivals.who(command) == "armkvm" and not any(w.endswith("-1.bin") for w in command):
+            rivals.seconds["armkvm"] = next(times)
+        return real(command, limit)
+
+    monkeypatch.setattr(rival, "whole", whole)
+    assert main(["bench", "mips", "--json"]) == 0
+    assert {row["ours"] for row in rows(capsys)} == {50}
+
+
+def test_no_column_for_a_qemu_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Rivals(monkeypatch, qemu=False)
+    assert main(["bench", "start"]) == 0
+    alone = capsys.readouterr().out
+    Rivals(monkeypatch)
+    assert main(["bench", "start"]) == 0
+    both = capsys.readouterr().out
+    for word in ("QEMU", "ratio", "ahead"):
+        assert word in both
+        assert word not in alone
+
+
 def test_mips_with_different_results(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

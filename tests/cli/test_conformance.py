@@ -1,10 +1,12 @@
 """``armkvm conformance``: prints a log, or says by section where it is not the one given."""
 
+import errno
 from pathlib import Path
 
 import pytest
 from tests.conformance.truth import FILES
 
+from armkvm.abi.ioctl import KVM_CHECK_EXTENSION, KVM_GET_API_VERSION
 from armkvm.cli.codes import Code
 from armkvm.cli.main import main
 
@@ -90,4 +92,25 @@ def test_a_device_that_is_no_kvm(tmp_path: Path, capsys: pytest.CaptureFixture[s
     path = tmp_path / "kvm"
     path.touch()
     assert main([*E3, "--device", str(path)]) == Code.HOST
-    assert capsys.readouterr().err == "armkvm: Inappropriate ioctl for device\n"
+    assert capsys.readouterr().err == f"armkvm: not a KVM device: {path}\n"
+
+
+def test_a_kvm_of_another_architecture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It answered EINVAL and ENODEV, and that was printed as if it meant something."""
+
+    def x86(_fd: int, request: int, argument: object = 0) -> int:
+        if request == KVM_GET_API_VERSION:
+            return 12
+        if request == KVM_CHECK_EXTENSION:
+            return 0
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    path = tmp_path / "kvm"
+    path.touch()
+    monkeypatch.setattr("fcntl.ioctl", x86)
+    assert main([*E3, "--device", str(path)]) == Code.HOST
+    shown = capsys.readouterr()
+    assert shown.err == f"armkvm: a KVM, but not an arm64 host's: {path}\n"
+    assert shown.out == ""

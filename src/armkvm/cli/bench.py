@@ -32,10 +32,10 @@ EXITS = 10_000  # of a kind, in one run
 
 @dataclass(frozen=True)
 class Row:
-    """One figure; ``qemu`` and ``ratio`` are None where there is no QEMU."""
+    """One figure; None where there is no QEMU, or where it cannot be told from the noise."""
 
     name: str
-    ours: float
+    ours: float | None
     qemu: float | None
     unit: str
     ratio: float | None
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"rows": [asdict(row) for row in rows]}))
     else:
-        _table(rows)
+        _table(rows, with_qemu)
     return 0
 
 
@@ -104,7 +104,8 @@ def start(folder: Path, repeat: int, with_qemu: bool, progress: Progress) -> Ite
 def mips_rows(folder: Path, repeat: int, with_qemu: bool, progress: Progress) -> Iterator[Row]:
     """Million guest instructions a second: of a long run less a short one, start-up falls out.
 
-    Both machines' results must be equal. QEMU does not count, so its rate is of our count.
+    Both machines' results must be equal. QEMU does not count, so its rate is of our count. On a
+    busy host the start-up of the two runs differs by more than the work takes: no figure then.
     """
     for number, kernel in enumerate(mips.KERNELS):
         progress(kernel.name, number, len(mips.KERNELS))
@@ -114,14 +115,15 @@ def mips_rows(folder: Path, repeat: int, with_qemu: bool, progress: Progress) ->
             path.write_bytes(mips.program(kernel, count))
             boots.append(Boot(path))
         short, long = boots
-        ours, theirs = [], []
+        ours: list[float | None] = []
+        theirs: list[float | None] = []
         for _ in range(repeat):
             first, second = rival.whole(short.armkvm(), LIMIT), rival.whole(long.armkvm(), LIMIT)
             count = _instructions(second) - _instructions(first)
-            ours.append(count / 1e6 / (second.seconds - first.seconds))
+            ours.append(_rate(count, first, second))
             if with_qemu:
                 before, after = rival.whole(short.qemu(), LIMIT), rival.whole(long.qemu(), LIMIT)
-                theirs.append(count / 1e6 / (after.seconds - before.seconds))
+                theirs.append(_rate(count, before, after))
                 if after.output.strip() != second.output.strip():
                     raise BenchError(
                         f"{kernel.name}: armkvm says {second.output!r}, QEMU {after.output!r}"
@@ -151,7 +153,8 @@ def _time_to(
 ) -> Row:
     progress(f"{name}: warming up", 0, 0)
     rival.until(what.armkvm(), text, LIMIT)
-    ours, theirs = [], []
+    ours: list[float | None] = []
+    theirs: list[float | None] = []
     for number in range(repeat):
         progress(name, number, repeat)
         ours.append(rival.until(what.armkvm(), text, LIMIT))
@@ -162,32 +165,51 @@ def _time_to(
 
 def _row(
     name: str,
-    ours: list[float],
-    theirs: list[float],
+    ours: list[float | None],
+    theirs: list[float | None],
     unit: str,
     ahead: Callable[[float, float], float],
 ) -> Row:
-    mine = statistics.median(ours)
-    if not theirs:
-        return Row(name, round(mine, 3), None, unit, None)
-    other = statistics.median(theirs)
-    return Row(name, round(mine, 3), round(other, 3), unit, round(ahead(mine, other), 3))
+    mine = _median(ours)
+    other = _median(theirs)
+    for who, runs, median in (("armkvm", ours, mine), (rival.QEMU, theirs, other)):
+        if runs and median is None:
+            complain(f"{name}: {who}'s times are too noisy: take an idle machine or more --repeat")
+    ratio = round(ahead(mine, other), 3) if mine and other else None
+    return Row(name, mine, other, unit, ratio)
+
+
+def _median(runs: list[float | None]) -> float | None:
+    """Of the runs that gave a figure, if most of them did."""
+    figures = [run for run in runs if run is not None]
+    return round(statistics.median(figures), 3) if 2 * len(figures) > len(runs) else None
+
+
+def _rate(count: int, short: rival.Run, long: rival.Run) -> float | None:
+    """Million a second; None if what the work took is little beside the start-up."""
+    took = long.seconds - short.seconds
+    return count / 1e6 / took if took > short.seconds / 4 else None
 
 
 def _instructions(run: rival.Run) -> int:
     return int(json.loads(run.errors.splitlines()[-1])["instructions"])
 
 
-def _table(rows: list[Row]) -> None:
+def _table(rows: list[Row], with_qemu: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(caption="ratio above 1: armkvm is ahead")
+    table = Table(caption="ratio above 1: armkvm is ahead" if with_qemu else None)
     table.add_column("")
-    for heading in ("armkvm", "QEMU", "unit", "ratio"):
+    headings = ("armkvm", "QEMU", "unit", "ratio") if with_qemu else ("armkvm", "unit")
+    for heading in headings:
         table.add_column(heading, justify="right")
     for row in rows:
-        qemu = "" if row.qemu is None else f"{row.qemu:g}"
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        table.add_row(row.name, f"{row.ours:g}", qemu, row.unit, ratio)
+        cells = {"armkvm": _cell(row.ours), "QEMU": _cell(row.qemu), "unit": row.unit}
+        cells["ratio"] = "" if row.ratio is None else f"{row.ratio:.2f}"
+        table.add_row(row.name, *(cells[heading] for heading in headings))
     Console().print(table)
+
+
+def _cell(figure: float | None) -> str:
+    return "too noisy" if figure is None else f"{figure:g}"

@@ -58,6 +58,7 @@ def _run(args: argparse.Namespace, emit: Callable[[str], None], names: list[str]
         from armkvm.client.device import Device
 
         with Device(args.device) as device:
+            device.identify()
             run_cases(device, emit, names)
         return
     # Imported here: on a real host only the client is needed, no engine.

@@ -7,6 +7,7 @@ Needs Linux on arm64; nothing here is imported elsewhere.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -16,6 +17,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from armkvm.abi.caps import Cap
+from armkvm.abi.ioctl import KVM_CHECK_EXTENSION, KVM_GET_API_VERSION
+from armkvm.abi.kvm import KVM_API_VERSION
 from armkvm.client.protocol import Argument, Bell
 
 
@@ -29,6 +33,22 @@ class Device:
 
     def _ring(self, _number: int, _frame: object) -> None:
         self._bell.rang = True
+
+    def identify(self) -> None:
+        """ENODEV if it is no KVM, or another architecture's: its answers would mean nothing."""
+        fd = self.open()
+        try:
+            try:
+                version = self.ioctl(fd, KVM_GET_API_VERSION)
+            except OSError:
+                version = -1
+            if version != KVM_API_VERSION:
+                raise OSError(errno.ENODEV, "not a KVM device", self.path)
+            # Every arm64 KVM has PSCI 0.2 since Linux 3.16, no other architecture's has.
+            if self.ioctl(fd, KVM_CHECK_EXTENSION, Cap.ARM_PSCI_0_2) <= 0:
+                raise OSError(errno.ENODEV, "a KVM, but not an arm64 host's", self.path)
+        finally:
+            self.close(fd)
 
     def open(self) -> int:
         return os.open(self.path, os.O_RDWR | os.O_CLOEXEC)

@@ -37,8 +37,12 @@ LOOPS = (
     # IMASK is set, then ENABLE cleared, without a trap: the next tick of the host shows it.
     Loop("T2", 4, 0x68, 0x78),
     Loop("T2", 8, 0xB0, 0xC0),
-    # The timer expires around the guest's own look at ISTATUS: in the loop or just behind it.
-    Loop("T3", 3, 0x60, 0x6C),
+    # The timer expires around the guest's own look at ISTATUS: in the loop, or behind it up to the
+    # store that leaves the guest.
+    Loop("T3", 3, 0x5C, 0x68),
+    Loop("T13", 3, 0x5C, 0x68),
+    # The guest spins until its interrupt handler has run: anywhere in the loop.
+    Loop("T9", 1, 0x54, 0x58),
     # As T2, but only where the physical timer is the hardware's.
     Loop("T12", 4, 0x68, 0x78, hosts=("vhe-gicv3",)),
     Loop("T12", 8, 0xB0, 0xC0, hosts=("vhe-gicv3",)),
