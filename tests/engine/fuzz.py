@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 
-from tests.engine.random_guest import RandomGuest, guarded
+from tests.engine.random_guest import RandomGuest, fenced
 
-from armkvm.engine import cpu as engine_cpu
+from armkvm.engine import hostmem
 from armkvm.engine.cpu import Engine
 
 ROUND = 5_000  # instructions between two shakes
@@ -19,7 +19,7 @@ ROUNDS = 40  # of one guest
 
 def main(first_seed: int, instructions: int) -> None:
     """Run guests until so many instructions have retired; prints what was run."""
-    engine_cpu._anonymous = guarded
+    hostmem.anonymous = fenced
     engine = Engine.load()
     retired, seed = 0, first_seed
     while retired < instructions:

@@ -55,6 +55,16 @@ def guarded(size: int) -> tuple[mmap.mmap, int]:
     return memory, address + 4096
 
 
+_fenced: list[mmap.mmap] = []
+
+
+def fenced(size: int) -> int:
+    """guarded() in place of hostmem.anonymous(): what it gives is never unmapped as a whole."""
+    memory, address = guarded(size)
+    _fenced.append(memory)
+    return address
+
+
 # Percent of the words by where they are described; the rest is ADR and anything.
 _WEIGHTS = {"ldst.lse": 4, "ldst": 34, "base.branch": 12, "base.system": 5, "base": 20, "": 14}
 

@@ -13,6 +13,7 @@ one CPU a VM, little attention to speed.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import unicorn
@@ -23,7 +24,7 @@ from unicorn import arm64_const as regs
 
 from armkvm.arch.sysreg import BY_ENCODING, SysReg
 from armkvm.engine import layout
-from armkvm.engine.cpu import Engine
+from armkvm.engine.cpu import Backing, Engine
 from armkvm.host.cpu import (
     EXIT_IRQ,
     EXIT_LIMIT,
@@ -61,23 +62,18 @@ class UnicornMemory:
         self.segments: list[tuple[int, int, int, bool]] = []
         self.cpus: list[UnicornCpu] = []
 
-    def map(
-        self, ipa: int, host: int, size: int, *, readonly: bool = False, log: Any = None
-    ) -> None:
-        """Back [ipa, ipa+size) with host memory."""
-        if log is not None:
+    def replace(self, gone: Sequence[int], new: Sequence[Backing]) -> None:
+        """Take segments away, and back others with host memory."""
+        if any(b.log is not None for b in new):
             raise ValueError("the second CPU keeps no dirty log")
-        self.segments.append((ipa, host, size, readonly))
+        removed = [s for s in self.segments if s[0] in gone]
+        self.segments = [s for s in self.segments if s[0] not in gone]
+        self.segments += [(b.ipa, b.host, b.size, b.readonly) for b in new]
         for cpu in self.cpus:
-            cpu.map(ipa, host, size, readonly)
-
-    def unmap(self, ipa: int, size: int) -> None:
-        """Take away the segments inside [ipa, ipa+size)."""
-        gone = [s for s in self.segments if ipa <= s[0] and s[0] + s[2] <= ipa + size]
-        self.segments = [s for s in self.segments if s not in gone]
-        for cpu in self.cpus:
-            for base, _, length, _ in gone:
+            for base, _, length, _ in removed:
                 cpu.uc.mem_unmap(base, length)
+            for b in new:
+                cpu.map(b.ipa, b.host, b.size, b.readonly)
             cpu.flush()
 
     def flush(self) -> None:
@@ -88,6 +84,9 @@ class UnicornMemory:
         del ipa, size
         for cpu in self.cpus:
             cpu.flush()
+
+    def close(self) -> None:
+        """Unicorn gives its memory back with its CPUs."""
 
     def word(self, ipa: int) -> int | None:
         """The instruction word at a guest physical address."""

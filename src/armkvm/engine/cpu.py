@@ -1,37 +1,28 @@
-"""The engine for its users: guest memory, CPUs, and running them.
+"""The engine for its users: CPUs, and running them.
 
 `Engine` is the compiled code, once a process. `Stage2` is one VM's guest physical memory with the
-decoded instructions that belong to it. `Cpu` is one processing element: its state is a flat struct
-(engine/layout.py), `run` executes until something the hypervisor has to see.
+decoded instructions that belong to it (engine/stage2.py). `Cpu` is one processing element: its
+state is a flat struct (engine/layout.py), `run` executes until something the hypervisor has to see.
 """
 
 from __future__ import annotations
 
 import ctypes
-import mmap
-from typing import Protocol
+import errno
+import os
+from typing import Any, NoReturn
 
 from armkvm.arch.sysreg import BY_ENCODING, SYSREGS, SysReg
 from armkvm.engine import layout
 from armkvm.engine.build import Loaded, Progress, artefact
 from armkvm.engine.exits import ARENA_FULL, Exit
+from armkvm.engine.hostmem import HostMemory
 from armkvm.engine.native.timer import FREQUENCY, NEVER, TICK_SHIFT
+from armkvm.engine.stage2 import Backing, Stage2
 
-__all__ = ["FREQUENCY", "NEVER", "TICK_SHIFT", "Cpu", "Engine", "Exit", "Stage2"]
+__all__ = ["FREQUENCY", "NEVER", "TICK_SHIFT", "Backing", "Cpu", "Engine", "Exit", "Stage2"]
 
-_ARENA_BYTES = 1 << 30  # virtual: pages are touched as guest code is
-_NORESERVE = 0x4000
 _OFFSETS = {"sync": 0x000, "irq": 0x080, "fiq": 0x100, "serror": 0x180}
-
-
-class _Buffer(Protocol):
-    def __len__(self) -> int: ...
-
-
-def _anonymous(size: int) -> tuple[mmap.mmap, int]:
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
-    m = mmap.mmap(-1, size, flags=flags)
-    return m, ctypes.addressof(ctypes.c_char.from_buffer(m))
 
 
 class Engine:
@@ -52,6 +43,8 @@ class Engine:
         self.pstate = f("pstate", u64, u64)
         self.set_pstate = f("set_pstate", nothing, u64, u64)
         self.deliver = f("deliver", u64, u64, u64, u64)
+        self.drop_range = f("drop_range", nothing, u64, u64, u64)
+        self.kick = f("kick", nothing, u64)
 
     @classmethod
     def load(cls, progress: Progress | None = None) -> Engine:
@@ -61,101 +54,24 @@ class Engine:
         return cls._instance
 
 
-class Stage2:
-    """Guest physical memory of one VM, as segments of host memory.
+class _Closed:
+    """The native functions, for a CPU that has no TLBs any more."""
 
-    `arena`: bytes of address space for decoded instructions, 8 for each of the guest's. When they
-    are used up, all are dropped and decoding begins anew.
-    """
+    def __getattr__(self, name: str) -> Any:
+        return self._refuse
 
-    def __init__(self, engine: Engine, *, arena: int = _ARENA_BYTES) -> None:
-        self.engine = engine
-        self._table, self.address = _anonymous(layout.S2_SIZE)
-        self._words = (ctypes.c_uint64 * (layout.S2_SIZE // 8)).from_address(self.address)
-        self._arena_bytes = arena
-        self._arena, self._arena_address = _anonymous(arena)
-        self._segments: list[tuple[int, int, int, int, mmap.mmap, int, int]] = []
-        self._cpus: list[Cpu] = []
-        self.reset_records()
-
-    def map(
-        self, ipa: int, host: int, size: int, *, readonly: bool = False, log: int | None = None
-    ) -> None:
-        """Back [ipa, ipa+size) with host memory at address `host`, which the caller keeps alive.
-
-        All are page multiples. `log` is the address of a bitmap, one bit a page, that records
-        writes.
-        """
-        if (ipa | host | size) & 4095 or size <= 0:
-            raise ValueError("stage 2 maps whole pages")
-        if len(self._segments) == layout.MAX_SEGMENTS:
-            raise ValueError(f"more than {layout.MAX_SEGMENTS} segments of guest memory")
-        codemap, address = _anonymous(max(4096, size // 4096 * 8))
-        flags = layout.SEG_READONLY * readonly | layout.SEG_LOGGED * (log is not None)
-        self._segments.append((ipa, size, host, flags, codemap, address, log or 0))
-        self._publish()
-
-    def unmap(self, ipa: int, size: int) -> None:
-        """Take away the segments that lie inside [ipa, ipa+size)."""
-        kept = [s for s in self._segments if not (ipa <= s[0] and s[0] + s[1] <= ipa + size)]
-        self._segments = kept
-        self._publish()
-
-    def written(self, ipa: int, size: int) -> None:
-        """The host wrote guest memory behind the engine's back: drop decoded instructions."""
-        del ipa, size
-        self.reset_records()
-
-    def flush(self) -> None:
-        """Drop every TLB entry, so that writes are logged anew; no CPU of the VM may be running."""
-        for cpu in self._cpus:
-            self.engine.flush_all(cpu.address)
-
-    def forget(self, cpu: Cpu) -> None:
-        """A CPU goes away."""
-        self._cpus.remove(cpu)
-        self._publish_cpus()
-
-    def enter(self, cpu: Cpu) -> None:
-        """A CPU joins the VM."""
-        if len(self._cpus) == layout.MAX_CPUS:
-            raise ValueError(f"more than {layout.MAX_CPUS} CPUs")
-        self._cpus.append(cpu)
-        self._publish_cpus()
-
-    def reset_records(self) -> None:
-        """Drop every decoded instruction; no CPU of the VM may be running."""
-        for _, size, _, _, codemap, address, _ in self._segments:
-            del codemap
-            ctypes.memset(address, 0, size // 4096 * 8)
-        w = self._words
-        w[layout.S2_ARENA // 8] = (self._arena_address + 63) & ~63
-        w[layout.S2_ARENA_END // 8] = self._arena_address + self._arena_bytes
-        for cpu in self._cpus:
-            self.engine.flush_all(cpu.address)
-
-    def _publish(self) -> None:
-        w = self._words
-        for i, (ipa, size, host, flags, _, codemap, log) in enumerate(self._segments):
-            at = (layout.S2_SEGMENTS + i * layout.SEG_SIZE) // 8
-            w[at : at + 6] = [ipa, size, host, flags, codemap, log]
-        w[layout.S2_COUNT // 8] = len(self._segments)
-        for cpu in self._cpus:
-            cpu.state.segment_hint = 0
-            self.engine.flush_all(cpu.address)
-
-    def _publish_cpus(self) -> None:
-        for i, cpu in enumerate(self._cpus):
-            self._words[layout.S2_CPU_LIST // 8 + i] = cpu.address
-        self._words[layout.S2_NCPUS // 8] = len(self._cpus)
+    def _refuse(self, *_: int) -> NoReturn:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 class Cpu:
     """One processing element at EL1 and EL0. Not thread-safe but for `kick`."""
 
     def __init__(self, engine: Engine, stage2: Stage2) -> None:
-        self.engine, self.stage2 = engine, stage2
-        self._memory, self.address = _anonymous(layout.CPU_SIZE)
+        self.engine: Any = engine
+        self.stage2 = stage2
+        self._memory = HostMemory(layout.CPU_SIZE)
+        self.address = self._memory.address
         self.state = layout.State.from_address(self.address)
         self._run = engine.run
         s = self.state
@@ -191,8 +107,11 @@ class Cpu:
         self.engine.set_context(self.address)
 
     def close(self) -> None:
-        """Leave the VM. The CPU must not be running."""
+        """Leave the VM. The CPU must not be running; its registers can still be read."""
         self.stage2.forget(self)
+        self.engine = _Closed()
+        self._run = self.engine.run
+        self._memory.trim(layout.TLB_BASE)
 
     def run(self) -> int:
         """Execute; returns an Exit. The GIL is released meanwhile."""
@@ -205,8 +124,7 @@ class Cpu:
 
     def kick(self) -> None:
         """From any thread: leave guest code soon. Holds until the next `run` has returned."""
-        self.state.kick = 1
-        self.state.limit32 = 0
+        self.engine.kick(self.address)
 
     # -- PSTATE and registers -------------------------------------------------------------
     @property

@@ -29,7 +29,7 @@ cntv_ctl cntv_cval cntp_ctl cntp_cval cntv_masked cntp_masked cnthctl hyp_deadli
 hcr_vi hcr_vf twe
 esr_el2 far_el2 hpfar_el2
 fault_status fault_va fault_ipa fault_kind
-stage2 segment_hint context next_context el1_low el1_blocks el0_blocks el0_high stepping
+stage2 segment_hint ic_host context next_context el1_low el1_blocks el0_blocks el0_high stepping
 bounce_host0 bounce_host1 bounce_size bounce_split
 walk_ipa walk_attr walk_shift walk_ng walk_par
 ich_hcr ich_vmcr ich_ap0r ich_ap1r ich_lr0 ich_lr1 ich_lr2 ich_lr3
@@ -62,10 +62,11 @@ RECORD_SHIFT = 5
 OPERANDS = 8  # operand bytes start here in a record
 PAGE_RECORDS = 1025 * RECORD  # a page of instructions and the sentinel
 META_CODE = PAGE_RECORDS  # host address of the guest page
-META_IPA = PAGE_RECORDS + 8
+META_WORDS = PAGE_RECORDS + 8  # address of the instructions as they were fetched
 META_LIVE = PAGE_RECORDS + 16  # 1 while any record is decoded
-PAGE_STRIDE = PAGE_RECORDS + 96
-assert PAGE_STRIDE % 64 == 0
+PAGE_WORDS = PAGE_RECORDS + 96  # the fetched instructions: a copy of the guest page
+PAGE_STRIDE = PAGE_WORDS + 4096
+assert PAGE_WORDS % 64 == PAGE_STRIDE % 64 == 0
 
 TLB_BASE = (SYSREG_BASE + 8 * len(STORED) + 4095) & ~4095
 DTLB_SIZE = DTLB_ENTRIES * DTLB_ENTRY
@@ -75,17 +76,19 @@ DTLB_EL0 = DTLB_EL1 + DTLB_SIZE
 ITLB_EL1 = DTLB_EL0 + CONTEXTS * DTLB_SIZE
 ITLB_EL0 = ITLB_EL1 + ITLB_SIZE
 STEP_PAGE = ITLB_EL0 + CONTEXTS * ITLB_SIZE
-CPU_SIZE = (STEP_PAGE + PAGE_STRIDE + 4095) & ~4095
+CPU_SIZE = (STEP_PAGE + PAGE_WORDS + 4095) & ~4095
 
-# Stage 2: {count, capacity, arena next, arena end, cpu list} then segments.
-S2_COUNT, S2_ARENA, S2_ARENA_END, S2_CPUS, S2_NCPUS = 0, 8, 16, 24, 32
-S2_SEGMENTS = 64
-SEG_SIZE = 64  # {ipa, size, host, flags, codemap, dirty log}
-SEG_IPA, SEG_BYTES, SEG_HOST, SEG_FLAGS, SEG_CODEMAP, SEG_LOG = 0, 8, 16, 24, 32, 40
+# Stage 2: number and index of the segments; the arena of record pages with its table by host page;
+# the CPUs. The index is sorted: {ipa, address of the segment}.
+S2_COUNT, S2_INDEX, S2_ARENA, S2_ARENA_NEXT, S2_ARENA_END, S2_NCPUS = 0, 8, 16, 24, 32, 40
+S2_PAGES, S2_PAGES_SHIFT = 48, 56  # the table's address; 64 - log2 of its entries
+INDEX_ENTRY = 16
+PAGES_ENTRY = 16  # {host page, its records}
+SEG_SIZE = 64  # {ipa, size, host, flags, dirty log}
+SEG_IPA, SEG_BYTES, SEG_HOST, SEG_FLAGS, SEG_LOG = 0, 8, 16, 24, 32
 SEG_READONLY, SEG_LOGGED = 1, 2
-MAX_SEGMENTS = 1024
 MAX_CPUS = 512
-S2_CPU_LIST = S2_SEGMENTS + MAX_SEGMENTS * SEG_SIZE
+S2_CPU_LIST = 64
 S2_SIZE = S2_CPU_LIST + 8 * MAX_CPUS
 
 

@@ -8,7 +8,10 @@ so that no field can be used that is not there. Left out: how instructions are e
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
+
+from armkvm.engine.stage2 import Backing
 
 # Why run() returned, as hypervisor code names it (ARM_EXCEPTION_IRQ, ARM_EXCEPTION_TRAP); LIMIT is
 # ours.
@@ -109,14 +112,12 @@ class GuestCpu(Protocol):
 
 
 class GuestMemory(Protocol):
-    """The stage-2 translation of one VM (engine.cpu.Stage2)."""
+    """The stage-2 translation of one VM (engine/stage2.py)."""
 
-    def map(
-        self, ipa: int, host: int, size: int, *, readonly: bool = False, log: Any = None
-    ) -> None: ...
-    def unmap(self, ipa: int, size: int) -> None: ...
+    def replace(self, gone: Sequence[int], new: Sequence[Backing]) -> None: ...
     def written(self, ipa: int, size: int) -> None: ...
     def flush(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class Backend(Protocol):

@@ -19,10 +19,10 @@ Left out: memory, exceptions taken by the guest itself, EL0, system registers wi
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from armkvm.engine.stage2 import Backing
 from armkvm.host.cpu import (
     EXIT_IRQ,
     EXIT_LIMIT,
@@ -366,21 +366,20 @@ class NoMemory:
     def __init__(self) -> None:
         self.mapped: dict[int, tuple[int, bool]] = {}  # by address: size, read-only
 
-    def map(
-        self, ipa: int, host: int, size: int, *, readonly: bool = False, log: Any = None
-    ) -> None:
-        """Note a mapping."""
-        self.mapped[ipa] = size, readonly
-
-    def unmap(self, ipa: int, size: int) -> None:
-        """Drop a mapping."""
-        del self.mapped[ipa]
+    def replace(self, gone: Sequence[int], new: Sequence[Backing]) -> None:
+        """Drop mappings and note others."""
+        for ipa in gone:
+            del self.mapped[ipa]
+        self.mapped |= {b.ipa: (b.size, b.readonly) for b in new}
 
     def flush(self) -> None:
         """There is nothing to forget."""
 
     def written(self, ipa: int, size: int) -> None:
         """There is nothing that could be stale."""
+
+    def close(self) -> None:
+        """There is nothing to give back."""
 
 
 class ScriptedBackend:

@@ -29,8 +29,9 @@ def id_registers(features: Collection[str]) -> dict[str, int]:
         "id_aa64isar0_el1": has["crc32"] << 16 | (2 * has["lse"]) << 20,
         # 44-bit addresses, 16-bit ASIDs, all three granules.
         "id_aa64mmfr0_el1": 4 | 2 << 4 | 1 << 20,
-        # Lines of 64 bytes; IDC and DIC: data and instruction sides are always coherent.
-        "ctr_el0": 1 << 31 | 1 << 29 | 1 << 28 | 4 << 24 | 4 << 20 | 4 << 16 | 3 << 14 | 4,
+        # Lines of 64 bytes. IDC: stores need no cleaning. Not DIC: fetching what somebody else has
+        # written takes IC IVAU.
+        "ctr_el0": 1 << 31 | 1 << 28 | 4 << 24 | 4 << 20 | 4 << 16 | 3 << 14 | 4,
         "clidr_el1": 1 << 27 | 1 << 24 | 1 << 21 | 3,
         "ccsidr_el1": 127 << 13 | 3 << 3 | 2,
     }

@@ -3,14 +3,16 @@
 After virt/kvm/kvm_main.c (__kvm_set_memory_region) with its order of checks. A slot is a list of
 (offset, buffer) segments and may have holes: a guest access to a hole ends KVM_RUN with EFAULT, as
 an unmapped user address does. A slot with a dirty log has a bitmap for each of its segments, which
-the engine sets; whatever clears bits must flush the TLBs. Left out: guest_memfd, several address
-spaces, the dirty ring.
+the engine sets; whatever clears bits must flush the TLBs. A change happens as a whole or not at
+all: slots and stage 2 change when nothing can fail any more. Left out: guest_memfd, several
+address spaces, the dirty ring.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +25,7 @@ from armkvm.abi.kvm import (
     PAGE_SHIFT,
     PAGE_SIZE,
 )
+from armkvm.engine.stage2 import Backing
 from armkvm.host.cpu import GuestMemory
 from armkvm.kvm.file import Writable, fail
 
@@ -71,6 +74,17 @@ class MemSlot:
         """Its size in pages."""
         return self.size >> PAGE_SHIFT
 
+    @property
+    def ipas(self) -> list[int]:
+        """Where its segments begin."""
+        return [self.base + s.offset for s in self.segments]
+
+    def backing(self, segment: Segment) -> Backing:
+        """What stage 2 has to know of one of its segments."""
+        log = None if segment.log is None else ctypes.addressof(segment.log)
+        ipa = self.base + segment.offset
+        return Backing(ipa, segment.host, segment.size, self.readonly, log)
+
     def dirty(self) -> int:
         """The dirty log, bit n for page n."""
         return sum(int.from_bytes(s.log, "little") << s.first_page for s in self.segments if s.log)
@@ -117,7 +131,8 @@ class MemSlots:
         self.stage2 = stage2
         self.limit = 1 << ipa_bits
         self._slots: dict[int, MemSlot] = {}
-        self._by_address: tuple[MemSlot, ...] = ()
+        self._bases: list[int] = []  # sorted, and the slots that begin there
+        self._by_address: list[MemSlot] = []
         self.initially_set = False  # KVM_DIRTY_LOG_INITIALLY_SET
 
     def logged(self, slot: int) -> MemSlot:
@@ -149,18 +164,28 @@ class MemSlots:
     def _host(self, ipa: int) -> tuple[int, MemSlot, Segment] | None:
         slot = self.find(ipa)
         if slot is not None:
-            for segment in slot.segments:
+            at = bisect_right(slot.segments, ipa - slot.base, key=lambda s: s.offset) - 1
+            if at >= 0:
+                segment = slot.segments[at]
                 offset = ipa - slot.base - segment.offset
-                if 0 <= offset < segment.size:
+                if offset < segment.size:
                     return segment.host + offset, slot, segment
         return None
 
     def find(self, ipa: int) -> MemSlot | None:
         """The slot that an address falls into."""
-        for slot in self._by_address:
-            if slot.base <= ipa < slot.base + slot.size:
+        at = bisect_right(self._bases, ipa) - 1
+        if at >= 0:
+            slot = self._by_address[at]
+            if ipa < slot.base + slot.size:
                 return slot
         return None
+
+    def _overlapping(self, base: int, size: int) -> list[MemSlot]:
+        """The slots that have part of a range."""
+        first = max(bisect_right(self._bases, base) - 1, 0)
+        found = self._by_address[first : bisect_left(self._bases, base + size)]
+        return [slot for slot in found if base < slot.base + slot.size]
 
     def fault_level(self, ipa: int) -> int:
         """The level at which a 4 KiB stage-2 table would lack this address: 1, 2 or 3.
@@ -168,16 +193,13 @@ class MemSlots:
         As if every slot were mapped. A real table also lacks what the guest has not touched yet.
         """
         for level, shift in ((1, 30), (2, 21)):
-            block = ipa >> shift
-            if not any(
-                s.base >> shift <= block <= s.base + s.size - 1 >> shift for s in self._by_address
-            ):
+            if not self._overlapping(ipa >> shift << shift, 1 << shift):
                 return level
         return 3
 
     def all(self) -> tuple[MemSlot, ...]:
         """The slots in the order of their addresses."""
-        return self._by_address
+        return tuple(self._by_address)
 
     def set_region(
         self,
@@ -188,7 +210,7 @@ class MemSlots:
         userspace_addr: int,
         segments: tuple[Segment, ...],
     ) -> None:
-        """Create, move, change or (size 0) delete a slot. EINVAL, EEXIST, EFAULT."""
+        """Create, move, change or (size 0) delete a slot. EINVAL, EEXIST, EFAULT, ENOMEM."""
         if flags & ~(KVM_MEM_READONLY | KVM_MEM_LOG_DIRTY_PAGES):
             fail(errno.EINVAL)
         if (size | base | userspace_addr) & PAGE_SIZE - 1:
@@ -201,7 +223,7 @@ class MemSlots:
         if size == 0:
             if old is None:
                 fail(errno.EINVAL)
-            self._remove(old)
+            self._change(old, None)
             return
         if old is not None:
             # Address, size and the read-only bit of a slot are fixed; it may move in guest memory.
@@ -211,17 +233,19 @@ class MemSlots:
                 fail(errno.EINVAL)
             if (base, flags) == (old.base, old.flags):
                 return
-        for other in self._by_address:
-            if other is not old and base < other.base + other.size and other.base < base + size:
-                fail(errno.EEXIST)
+        if any(other is not old for other in self._overlapping(base, size)):
+            fail(errno.EEXIST)
         if base + size > self.limit:
             fail(errno.EFAULT)
         if old is not None:
             segments = old.segments
-            self._remove(old)
         keep = old is not None and old.logged and old.base == base
-        segments = tuple(self._with_log(s, flags, keep=keep) for s in segments)
-        self._insert(MemSlot(slot, base, size, flags, userspace_addr, segments))
+        try:
+            segments = tuple(self._with_log(s, flags, keep=keep) for s in segments)
+            new = MemSlot(slot, base, size, flags, userspace_addr, segments)
+            self._change(old, new)
+        except MemoryError:
+            fail(errno.ENOMEM)
 
     def _with_log(self, segment: Segment, flags: int, *, keep: bool) -> Segment:
         if not flags & KVM_MEM_LOG_DIRTY_PAGES:
@@ -234,26 +258,26 @@ class MemSlots:
             ctypes.memmove(log, ones.to_bytes(len(log), "little"), len(log))
         return replace(segment, log=log)
 
-    def _insert(self, new: MemSlot) -> None:
-        for segment in new.segments:
-            self.stage2.map(
-                new.base + segment.offset, segment.host, segment.size, readonly=new.readonly,
-                log=None if segment.log is None else ctypes.addressof(segment.log),
-            )  # fmt: skip
-        self._slots[new.slot] = new
-        self._order()
+    def _change(self, old: MemSlot | None, new: MemSlot | None) -> None:
+        """A slot takes another's place, or one of them is None. OSError: nothing has changed."""
+        self.stage2.replace(
+            old.ipas if old else (),
+            [new.backing(s) for s in new.segments] if new else (),
+        )
+        if old:
+            at = bisect_left(self._bases, old.base)
+            del self._slots[old.slot], self._bases[at], self._by_address[at]
+        if new:
+            at = bisect_left(self._bases, new.base)
+            self._bases.insert(at, new.base)
+            self._by_address.insert(at, new)
+            self._slots[new.slot] = new
 
-    def _remove(self, old: MemSlot) -> None:
-        for segment in old.segments:
-            self.stage2.unmap(old.base + segment.offset, segment.size)
-        del self._slots[old.slot]
-        self._order()
-
-    def _order(self) -> None:
-        self._by_address = tuple(sorted(self._slots.values(), key=lambda s: s.base))
+    def close(self) -> None:
+        """Let go of the client's memory."""
+        self.stage2.replace([b for slot in self._by_address for b in slot.ipas], ())
+        self._slots, self._bases, self._by_address = {}, [], []
 
     def written(self) -> None:
         """User space may have written anywhere: code seen earlier must be read again."""
-        for slot in self._by_address:
-            for segment in slot.segments:
-                self.stage2.written(slot.base + segment.offset, segment.size)
+        self.stage2.written(0, self.limit)

@@ -382,8 +382,5 @@ class Vm(VmMemory):
             vcpu.destroy()
         self.ioeventfds.release()
         self.irqfds.release()
-        for slot in self.memslots.all():
-            self.memslots.set_region(slot.slot, 0, 0, 0, 0, ())
-        close = getattr(self.stage2, "close", None)
-        if close is not None:
-            close()
+        self.memslots.close()
+        self.stage2.close()

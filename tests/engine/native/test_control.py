@@ -332,7 +332,7 @@ def test_translation_registers_take_effect_at_once(world: World) -> None:
         assert (world.s.x[0], world.s.esr_el2 & 0xFFFF) == (2, 2)
 
 
-@pytest.mark.parametrize("arena", [1 << 26, 33_000, 3 * 33_000, 7 * 33_000])
+@pytest.mark.parametrize("arena", [1 << 26, 37_100, 3 * 37_100, 7 * 37_100])
 def test_arena_is_used_again(engine: Engine, arena: int) -> None:
     """No room for another page of decoded instructions: all are dropped, and the run goes on."""
     world = World(engine, arena=arena)

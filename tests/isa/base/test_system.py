@@ -188,8 +188,7 @@ def test_all_of_sys(world: World) -> None:
     found = set()
     for op1, crn in itertools.product(range(8), (0, 7, 8, 9, 15)):
         for crm, op2 in itertools.product(range(16), range(8)):
-            world.quad(CODE, sys_word(0, 1, op1, crn, crm, op2, 1))
-            world.cpu.changed()
+            world.code(sys_word(0, 1, op1, crn, crm, op2, 1))
             world.start(x1=DATA)
             world.s.limit = world.s.count + 1
             if world.cpu.run() == Exit.LIMIT:

@@ -209,7 +209,7 @@ def _decode_one() -> str:
 def _decode_block() -> str:
     """Decode the page of records at %page from index %first to the end of its block."""
     fn = Function()
-    code = fn.emit(f"load ptr, ptr {fn.gep('%page', layout.META_CODE)}, align 8")
+    code = fn.emit(f"load ptr, ptr {fn.gep('%page', layout.META_WORDS)}, align 8")
     i = fn.var("i64", Value(fn, "i64", "%first"))
     with fn.loop() as loop:
         ix = i.get()

@@ -26,6 +26,7 @@ from armkvm.isa.value import Value, bits
 ZERO_BLOCK = 64  # bytes that DC ZVA clears
 # Beside the size, in `access`; ZERO is DC ZVA.
 ACCESS_WRITE, ACCESS_UNPRIV, ACCESS_CACHE, ACCESS_ZERO = 1 << 8, 1 << 9, 1 << 10, 1 << 11
+ACCESS_ICACHE = 1 << 12  # with CACHE: what was fetched from there is dropped
 ALIGN_SHIFT, ELEMENT_SHIFT = 16, 24  # required alignment; element size, for Device and SCTLR.A
 
 
@@ -257,7 +258,8 @@ class Handler(Code, Machine):
         unpriv = acc == "unpriv"
         if self.slow:
             flags = size | ACCESS_WRITE * write | ACCESS_UNPRIV * unpriv
-            flags |= ACCESS_CACHE * (acc == "cache") | ACCESS_ZERO * (acc == "zero")
+            flags |= ACCESS_CACHE * (acc in ("cache", "icache")) | ACCESS_ZERO * (acc == "zero")
+            flags |= ACCESS_ICACHE * (acc == "icache")
             flags |= align << ALIGN_SHIFT | elem << ELEMENT_SHIFT
             text = f"call ptr @mem_access(ptr %cpu, i64 {address.ref}, i64 {flags})"
             ptr = self.emit(text)
@@ -279,6 +281,10 @@ class Handler(Code, Machine):
         self.tail(f"{self.name}_slow")
         self.place(yes)
         host = address + self.load_at(self.gep(entry, 16), "i64")
+        if acc == "icache":
+            # A page's other lines, behind its first: nothing was fetched from it in between.
+            with self.if_((host & layout.PAGE_MASK).ne(self.get("ic_host")), UNLIKELY):
+                self.tail(f"{self.name}_slow")
         return self._span_at(Value(self, "ptr", self.pointer(host)), write, acc)
 
     def _span_at(self, host: Value, write: bool, acc: str) -> Span:

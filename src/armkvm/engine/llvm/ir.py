@@ -156,6 +156,16 @@ class Function:
         v = value if isinstance(value, Value) else self.const(ty, value)
         self.store_at(self.gep(self.cpu, layout.OFFSET[name]), v)
 
+    def load_atomic(self, name: str, order: str) -> Value:
+        """A field of the CPU state that other threads write: "acquire" or "monotonic"."""
+        ptr = self.gep(self.cpu, layout.OFFSET[name])
+        return self.value("i64", f"load atomic i64, ptr {ptr} {order}, align 8")
+
+    def store_atomic(self, name: str, value: Value, order: str) -> None:
+        """Write a field of the CPU state that other threads read or write."""
+        ptr = self.gep(self.cpu, layout.OFFSET[name])
+        self.line(f"store atomic i64 {value.ref}, ptr {ptr} {order}, align 8")
+
     # -- control ----------------------------------------------------------------------------
     def goto(self, label: str) -> None:
         """Branch, unless the block has ended."""

@@ -24,7 +24,7 @@ from armkvm.engine.native.exception import (
     same_el,
     syndrome,
 )
-from armkvm.engine.native.memory import note_entry
+from armkvm.engine.native.memory import host_of, note_entry
 from armkvm.engine.native.walk import WALK_EL0, WALK_FETCH
 from armkvm.isa.value import Value
 
@@ -61,6 +61,8 @@ def build() -> None:
             kind, xt = fn.get("arg0"), fn.get("arg1")
             fn.line(f"call void @{called}(ptr %cpu, i64 {kind.ref}, i64 {xt.ref})")
             fn.jump(fn.pc() + 4, fn.retired())
+    with native("kick", "", public=True) as fn:
+        send_kick(fn)
     _enter()
     _step()
     _run()
@@ -125,7 +127,7 @@ def _fetch_miss() -> None:
             fn.put("far_el2", target)
             fn.put("hpfar_el2", ipa.lshr(12) << 4)
             _leave_at(fn, Exit.TRAP, target)
-        page = fn.call("code_page", "i64", "ptr %cpu", f"ptr {seg.ref}", ipa)
+        page = fn.call("code_page", "i64", "ptr %cpu", host_of(fn, seg.ref, ipa))
         with fn.if_(page.eq(0)):
             _leave_at(fn, ARENA_FULL, target)
         entry = _itlb_entry(fn, target)
@@ -179,10 +181,10 @@ def _step() -> None:
         page = fn.pointer(op - (index << layout.RECORD_SHIFT))
         # As in a free run, so that a run in pieces finds the TLBs like one in a go.
         fn.line(f"call void @make_live(ptr %cpu, ptr {page})")
-        code = field_at(fn, page, layout.META_CODE)
-        word = fn.load_at(fn.pointer(code + (index << 2)), "i32", RAM).zext("i64")
+        words = field_at(fn, page, layout.META_WORDS)
+        word = fn.load_at(fn.pointer(words + (index << 2)), "i32", RAM).zext("i64")
         own = fn.gep("%cpu", layout.STEP_PAGE)
-        set_field_at(fn, own, layout.META_CODE, code)
+        set_field_at(fn, own, layout.META_WORDS, words)
         record = fn.gep(own, index << layout.RECORD_SHIFT)
         fn.call("decode_one", "i64", f"ptr {record}", word, index, "i64 0")
         stop = fn.gep(record, layout.RECORD)
@@ -202,6 +204,27 @@ def _sync(fn: Function) -> None:
         fn.put("pc", op.lshr(3) + fn.get("pc_base"))
 
 
+def publish_limit(fn: Function, limit: Value) -> None:
+    """Set limit32 for a free run, unless somebody has kicked.
+
+    Here: limit32 is stored, then kick is read. There, in `kick`: kick is stored, then limit32. In
+    whatever order the two stores to limit32 come, either the kick is seen here or its store is the
+    one that stays; a full barrier in the middle of both is what that takes (the litmus test R), on
+    x86-64 too, where a load may pass a store that comes before it.
+    """
+    fn.store_atomic("limit32", limit, "monotonic")
+    fn.line("fence seq_cst")
+    with fn.if_(fn.load_atomic("kick", "acquire").ne(0)):
+        fn.store_atomic("limit32", fn.const("i64", 0), "monotonic")
+
+
+def send_kick(fn: Function) -> None:
+    """From another thread: stop a free run, and keep one that begins from going on."""
+    fn.store_atomic("kick", fn.const("i64", 1), "release")
+    fn.line("fence seq_cst")
+    fn.store_atomic("limit32", fn.const("i64", 0), "release")
+
+
 def _run() -> None:
     """Run until an exit that the hypervisor has to see; returns its code."""
     with native("run", "", ret="i64", public=True) as fn:
@@ -210,9 +233,7 @@ def _run() -> None:
         code = fn.var("i64", CHECK)
         with fn.loop() as loop:
             count = fn.get("count")
-            kicked = fn.value(
-                "i64", f"load volatile i64, ptr {fn.gep('%cpu', layout.OFFSET['kick'])}"
-            )
+            kicked = fn.load_atomic("kick", "acquire")
             now = fn.call("now_ns", "i64", "ptr %cpu", count)
             fires = fn.call("timer_output", "i64", "ptr %cpu", count)
             fires = fires | fn.call("ich_maintenance", "i64", "ptr %cpu")
@@ -238,11 +259,7 @@ def _run() -> None:
             with fn.unless(near):
                 free = stop - _FREE_RUN
                 cap = count + _LOOK_AGAIN
-                fn.put("limit32", fn.select(free.ult(cap), free, cap) << 5)
-                # A kick that came before the store above must not be lost.
-                again = fn.gep("%cpu", layout.OFFSET["kick"])
-                with fn.if_(fn.value("i64", f"load volatile i64, ptr {again}").ne(0)):
-                    fn.put("limit32", 0)
+                publish_limit(fn, fn.select(free.ult(cap), free, cap) << 5)
                 fn.line("call void @enter(ptr %cpu)")
             _sync(fn)
             left = fn.get("exit_code")

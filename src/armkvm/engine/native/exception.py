@@ -129,7 +129,7 @@ def word(fn: Code) -> Value:
     """The instruction word of the present record."""
     index = fn.pc().lshr(2) & 1023
     page = fn.pointer(fn.op_address() - (index << layout.RECORD_SHIFT))
-    code = fn.pointer(field_at(fn, page, layout.META_CODE) + (index << 2))
+    code = fn.pointer(field_at(fn, page, layout.META_WORDS) + (index << 2))
     return fn.load_at(code, "i32", RAM).zext("i64")
 
 

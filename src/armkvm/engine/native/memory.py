@@ -1,10 +1,10 @@
-"""Guest memory accesses off the fast path, and the pages of op records.
+"""Guest memory accesses off the fast path.
 
 `mem_access` is what a slow handler calls: it checks alignment, walks, applies stage 2, refills the
 software TLB and gives a host pointer. An access that crosses a page goes through a 64-byte bounce
 buffer that `mem_commit` writes back. A page that holds decoded records never has a write entry in
-any TLB: a write to it comes here and drops the records first. Device memory, and everything while
-SCTLR_EL1.A is set, never gets an entry either: alignment is checked here.
+any TLB: a write to it comes here and drops the records first (icache.py). Device memory, and
+everything while SCTLR_EL1.A is set, never gets an entry either: alignment is checked here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from armkvm.engine import layout
 from armkvm.engine.interp.handler import (
     ACCESS_CACHE,
+    ACCESS_ICACHE,
     ACCESS_UNPRIV,
     ACCESS_WRITE,
     ACCESS_ZERO,
@@ -19,7 +20,8 @@ from armkvm.engine.interp.handler import (
     ELEMENT_SHIFT,
 )
 from armkvm.engine.llvm.ir import Function
-from armkvm.engine.llvm.module import bit, cpu_array, field_at, native, param, set_field_at, stage2
+from armkvm.engine.llvm.module import bit, cpu_array, field_at, native, param, set_field_at
+from armkvm.engine.native.icache import copy_bytes
 from armkvm.engine.native.walk import ALIGNMENT, WALK_EL0, WALK_WRITE
 from armkvm.isa.value import Value
 
@@ -31,15 +33,17 @@ def build() -> None:
     _translate_page()
     _mem_access()
     _mem_commit()
-    _drop_records()
-    _purge_writes()
-    _code_page()
 
 
 def data_entry(fn: Function, tlb: Value, va: Value) -> str:
     """Pointer to the data TLB entry of an address."""
     index = va.lshr(12) & (layout.DTLB_ENTRIES - 1)
     return fn.pointer(tlb + index * layout.DTLB_ENTRY)
+
+
+def host_of(fn: Function, seg: str, ipa: Value) -> Value:
+    """The host address of an IPA in a segment."""
+    return field_at(fn, seg, layout.SEG_HOST) + (ipa - field_at(fn, seg, layout.SEG_IPA))
 
 
 def _translate_page() -> None:
@@ -74,13 +78,14 @@ def _translate_page() -> None:
         write = write & ~cache  # DC IVAC wants the permission and leaves the data alone
         with fn.if_(write & (seg_flags & layout.SEG_READONLY).ne(0)):
             _stage2_fault(fn, ipa, va)
-        offset = ipa - field_at(fn, seg.ref, layout.SEG_IPA)
-        host = field_at(fn, seg.ref, layout.SEG_HOST) + offset
+        host = host_of(fn, seg.ref, ipa)
+        code = (flags & ACCESS_ICACHE).ne(0)
+        with fn.if_(write | code):
+            fn.call("drop_page", "void", "ptr %cpu", host)
+        with fn.if_(code):
+            fn.put("ic_host", host)
         with fn.if_(write):
-            codemap = field_at(fn, seg.ref, layout.SEG_CODEMAP)
-            page = field_at(fn, fn.pointer(codemap + offset.lshr(12 - 3)), 0)
-            with fn.if_(page.ne(0)):
-                fn.line(f"call void @drop_records(ptr %cpu, i64 {page.ref})")
+            offset = ipa - field_at(fn, seg.ref, layout.SEG_IPA)
             with fn.if_((seg_flags & layout.SEG_LOGGED).ne(0)):
                 log = fn.pointer(field_at(fn, seg.ref, layout.SEG_LOG) + offset.lshr(15))
                 mask = fn.const("i8", 1) << (offset.lshr(12) & 7).trunc("i8")
@@ -164,11 +169,6 @@ def _mem_access() -> None:
         fn.ended = True
 
 
-def copy_bytes(fn: Function, to: str, source: str, n: Value) -> None:
-    """memmove of n bytes."""
-    fn.line(f"call void @llvm.memmove.p0.p0.i64(ptr {to}, ptr {source}, i64 {n.ref}, i1 false)")
-
-
 def _mem_commit() -> None:
     """End of a written span: a bounced access goes to memory."""
     with native("mem_commit", "") as fn:
@@ -180,63 +180,3 @@ def _mem_commit() -> None:
             second = fn.pointer(fn.get("bounce_host1"))
             copy_bytes(fn, second, fn.gep(bounce, split), size - split)
             fn.put("bounce_size", 0)
-
-
-def _drop_records() -> None:
-    """Forget the decoded records of a page (given by address): its code is about to change."""
-    with native("drop_records", "i64 %page") as fn:
-        page = fn.pointer(param(fn, "page"))
-        with fn.if_(field_at(fn, page, layout.META_LIVE).ne(0)):
-            reset_records(fn, page)
-
-
-def reset_records(fn: Function, page: str) -> None:
-    """All records of a page undecoded, and its sentinel."""
-    with fn.range(1024) as i:
-        at = fn.gep(page, i << layout.RECORD_SHIFT)
-        fn.line(f"store ptr @undecoded, ptr {at}, align 8")
-    fn.line(f"store ptr @page_end, ptr {fn.gep(page, 1024 * layout.RECORD)}, align 8")
-    set_field_at(fn, page, layout.META_LIVE, 0)
-
-
-def _purge_writes() -> None:
-    """The page of records is about to decode: no CPU may write its memory behind our back."""
-    with native("make_live", "ptr %page") as fn:
-        with fn.unless(field_at(fn, "%page", layout.META_LIVE).eq(0)):
-            fn.ret()
-        set_field_at(fn, "%page", layout.META_LIVE, 1)
-        fn.line("call void @purge_writes(ptr %cpu, ptr %page)")
-    with native("purge_writes", "ptr %page") as fn:
-        host = field_at(fn, "%page", layout.META_CODE)
-        table = stage2(fn)
-        cpus = fn.gep(table, layout.S2_CPU_LIST)
-        with fn.range(field_at(fn, table, layout.S2_NCPUS)) as n:
-            other = fn.pointer(field_at(fn, fn.gep(cpus, n << 3), 0))
-            entries = fn.gep(other, layout.DTLB_EL1)
-            with fn.range(layout.DTLB_ENTRIES * (1 + layout.CONTEXTS)) as i:
-                entry = fn.gep(entries, i * layout.DTLB_ENTRY)
-                tag = field_at(fn, entry, 8)
-                with fn.if_((tag + field_at(fn, entry, 16)).eq(host)):
-                    set_field_at(fn, entry, 8, layout.NO_TAG)
-
-
-def _code_page() -> None:
-    """The page of records for the code at an IPA in a segment; 0 when the arena is full."""
-    with native("code_page", "ptr %seg, i64 %ipa", ret="i64") as fn:
-        offset = param(fn, "ipa") - field_at(fn, "%seg", layout.SEG_IPA)
-        slot = fn.pointer(field_at(fn, "%seg", layout.SEG_CODEMAP) + offset.lshr(12 - 3))
-        page = field_at(fn, slot, 0)
-        with fn.if_(page.ne(0)):
-            fn.ret(page)
-        table = stage2(fn)
-        fresh = field_at(fn, table, layout.S2_ARENA)
-        after = fresh + layout.PAGE_STRIDE
-        with fn.if_(after.ugt(field_at(fn, table, layout.S2_ARENA_END))):
-            fn.ret(0)
-        set_field_at(fn, table, layout.S2_ARENA, after)
-        at = fn.pointer(fresh)
-        set_field_at(fn, at, layout.META_CODE, field_at(fn, "%seg", layout.SEG_HOST) + offset)
-        set_field_at(fn, at, layout.META_IPA, param(fn, "ipa"))
-        reset_records(fn, at)
-        set_field_at(fn, slot, 0, fresh)
-        fn.ret(fresh)

@@ -38,6 +38,7 @@ def build() -> None:
             fn.line(f"call void @flush_context(ptr %cpu, i64 {i.ref})")
         fn.put("el0_blocks", 0)
         fn.put("el0_high", 0)
+        fn.put("ic_host", 0)
     _set_context()
     _drop_address()
     _tlbi()

@@ -1,8 +1,8 @@
 """Stage 1 and stage 2 address translation (Arm ARM D8: VMSAv8-64, one translation regime EL1&0).
 
 `walk` mirrors AArch64.S1Translate: 4, 16 and 64 KiB granules, 48-bit addresses, hierarchical
-permissions, the Access flag managed by software, as Armv8.0 has it. Stage 2 is the list of memory
-segments of the VM: whatever is not in it is a stage 2 fault, which the hypervisor sees as MMIO.
+permissions, the Access flag managed by software, as Armv8.0 has it. Stage 2 is the sorted list of
+memory segments of the VM: what is not in it is a stage 2 fault, which the hypervisor sees as MMIO.
 """
 
 from __future__ import annotations
@@ -58,10 +58,24 @@ def _segment() -> None:
                 fn.line(f"ret ptr {seg}")
                 fn.ended = True
         table = stage2(fn)
-        with fn.range(field_at(fn, table, layout.S2_COUNT)) as i:
-            seg = fn.gep(fn.gep(table, i * layout.SEG_SIZE), layout.S2_SEGMENTS)
+        index = fn.pointer(field_at(fn, table, layout.S2_INDEX))
+        # The number of segments that begin at the IPA or below: the last of them it is, or none.
+        below = fn.var("i64", 0)
+        above = fn.var("i64", field_at(fn, table, layout.S2_COUNT))
+        with fn.loop() as loop:
+            loop.break_if(below.get().uge(above.get()))
+            middle = (below.get() + above.get()).lshr(1)
+            begins = field_at(fn, fn.gep(index, middle * layout.INDEX_ENTRY), 0)
+            with fn.if_(begins.ule(ipa)):
+                below.set(middle + 1)
+                fn.goto(loop.head)
+            above.set(middle)
+        with fn.if_(below.get().ne(0)):
+            last = fn.gep(index, (below.get() - 1) * layout.INDEX_ENTRY)
+            address = field_at(fn, last, 8)
+            seg = fn.pointer(address)
             with fn.if_(inside(seg)):
-                fn.put("segment_hint", fn.address(seg))
+                fn.put("segment_hint", address)
                 fn.line(f"ret ptr {seg}")
                 fn.ended = True
         fn.line("ret ptr null")

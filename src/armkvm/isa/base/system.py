@@ -345,14 +345,17 @@ def _enter_cache(text: str, op1: int, crm: int, op2: int, *, by_va: bool, gate: 
         name=text.upper().replace(" ", "_"),
     )
     def maintain(m: Machine, Rt: Field) -> None:
-        """Caches are not modelled: only the checks that the operation makes are seen."""
+        """There is an instruction cache; of the data side only the checks are seen."""
         if gate is None:
             _privileged(m)
         else:
             _gate(m, "sctlr_el1", (gate,))
-        if by_va:
+        if text.startswith("ic iall"):
+            m.finish("ic_iallu")
+        elif by_va:
             # To invalidate is to lose what was written: it takes write permission.
-            m.span(m.X(Rt), 1, write=text == "dc ivac", acc="cache").done()
+            kind = "icache" if text == "ic ivau" else "cache"
+            m.span(m.X(Rt), 1, write=text == "dc ivac", acc=kind).done()
 
 
 for _row in (
