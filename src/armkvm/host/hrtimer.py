@@ -53,6 +53,25 @@ class Hrtimer:
                 base.remove(self)
 
 
+class UserTimer:
+    """A timer that user space asks for, as timerfd_create() gives one: one-shot, absolute."""
+
+    def __init__(self, base: HrtimerBase, expired: Callable[[], None]) -> None:
+        self._base = base
+        self._expired = expired
+        self._hrtimer = Hrtimer(self._expire)
+
+    def set(self, ns: int | None) -> None:
+        """Arm for a guest time in ns, which may have passed; None disarms."""
+        if ns is None:
+            self._hrtimer.cancel()
+        else:
+            self._hrtimer.start(self._base, ns)
+
+    def _expire(self, _now: int) -> None:
+        self._expired()
+
+
 class HrtimerBase:
     """The timers of one physical CPU, earliest first. `next_ns` is the first one's expiry."""
 

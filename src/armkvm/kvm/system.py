@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 from armkvm.abi import ioctl as nr
 from armkvm.abi.kvm import KVM_API_VERSION, KVM_VCPU_MMAP_SIZE, KVM_VM_TYPE_ARM_IPA_SIZE_MASK
 from armkvm.host.clock import Clock, make_clock
 from armkvm.host.cpu import Backend, EngineBackend
 from armkvm.host.host import Host, HostParts
+from armkvm.host.hrtimer import UserTimer
 from armkvm.host.sched import Scheduler
 from armkvm.kvm.arch_timer import kvm_timer_hyp_init
 from armkvm.kvm.capabilities import check_extension
@@ -86,3 +88,10 @@ class System(File):
         if not MIN_IPA_BITS <= bits <= limit:
             fail(errno.EINVAL)
         return Vm(self, bits)
+
+    def timer(self, expired: Callable[[], None]) -> UserTimer:
+        """A timer of this host in guest time, as timerfd is for a VMM. Not in KVM.
+
+        `expired` is called from within a KVM_RUN: it may kick a vCPU, and should do no more.
+        """
+        return UserTimer(self.host.hrtimers, expired)

@@ -24,12 +24,13 @@ from typing import Any
 from armkvm import __version__
 from armkvm.abi import kvm as k
 from armkvm.abi.regs import CORE_PC, core_x
+from armkvm.host.hrtimer import UserTimer
 from armkvm.kvm.system import System
 from armkvm.kvm.vcpu import Vcpu
 from armkvm.vmm import board
 from armkvm.vmm.console import Console
 from armkvm.vmm.devices.bus import Bus
-from armkvm.vmm.devices.device import OddAccesses
+from armkvm.vmm.devices.device import Arm, OddAccesses
 from armkvm.vmm.devices.platform import Fit, Fitted, Platform, standard
 from armkvm.vmm.errors import GuestError
 from armkvm.vmm.fdt import Fdt, u64
@@ -111,11 +112,17 @@ class Machine:
 
         self.bus = Bus(self.odd)
         clock = self.system.clock
-        self.irqchip = make(config.irqchip, self.vm, config.cpus, clock.now, self.odd)
+        self._timers: list[UserTimer] = []  # of devices
+        self.irqchip = make(
+            config.irqchip, self.vm, config.cpus, clock.now, self._timer(), self.odd
+        )
         for base, region in self.irqchip.windows:
             self.bus.map(base, region)
         self.devices: list[Fitted] = []
-        platform = Platform(self.console, clock, self.irqchip.line, self.odd)
+        platform = Platform(
+            console=self.console, clock=clock, line=self.irqchip.line, timer=self._timer,
+            report=self.odd,
+        )  # fmt: skip
         for fit in config.devices:
             for fitted in fit(platform):
                 self.bus.map(fitted.place.base, fitted.device)
@@ -305,14 +312,19 @@ class Machine:
         reason = vcpu.run_struct.exit_reason
         return Outcome("crash", f"KVM_RUN ended with exit reason {reason} at PC {pc:#x}")
 
+    def _timer(self) -> Arm:
+        """A timer for a device: when it is due, KVM_RUN gives way, and all are told."""
+        timer = self.system.timer(self.vcpus[0].kick)
+        self._timers.append(timer)
+        return timer.set
+
     def _time_out(self) -> None:
         self._timed_out = True
         self.vcpus[0].kick()
 
     def _idle(self, _due: int | None) -> None:
-        """All vCPUs sleep: a good time to show output and to look at the clock."""
+        """All vCPUs sleep: a good time to show output."""
         self.console.flush()
-        self._tick()
 
     def _tick(self) -> None:
         self.irqchip.tick()
@@ -352,6 +364,8 @@ class Machine:
     def close(self) -> None:
         """Give everything back. May be called twice."""
         self.system.clock.idle = None
+        for timer in self._timers:
+            timer.set(None)
         self.irqchip.close()
         for vcpu in self.vcpus:
             vcpu.close()

@@ -21,9 +21,14 @@ class Rig:
         self.now = now
         self.line: list[bool] = []
         self.odd = OddAccesses()
-        self.rtc = Pl031(lambda: self.now, self.line.append, report=self.odd, handover=handover)
+        self.armed: list[int | None] = []
+        self.rtc = Pl031(
+            lambda: self.now, self.line.append, self.armed.append,
+            report=self.odd, handover=handover,
+        )  # fmt: skip
 
     def deadline(self) -> int | None:
+        assert [None, *self.armed][-1] == self.rtc.deadline
         return self.rtc.deadline
 
     def read(self, offset: int) -> int:

@@ -39,8 +39,10 @@ class Rig:
         self.odd = OddAccesses()
         self.lines = {"irq": [False] * CORES, "fiq": [False] * CORES}
         self.edges = 0
+        self.armed: int | None = None
         self.chip = Bcm2836(
-            CORES, self._moved("irq"), self._moved("fiq"), lambda: self.ns, report=self.odd
+            CORES, self._moved("irq"), self._moved("fiq"), lambda: self.ns, self._arm,
+            report=self.odd,
         )
 
     def _moved(self, line: str):  # type: ignore[no-untyped-def]
@@ -57,8 +59,13 @@ class Rig:
     def read(self, offset: int) -> int:
         return self.chip.read(offset, 4)
 
+    def _arm(self, when: int | None) -> None:
+        assert when != self.armed  # only changes
+        self.armed = when
+
     def deadline(self) -> int | None:
-        return self.chip.deadline
+        assert self.armed == self.chip.deadline
+        return self.armed
 
     def high(self) -> list[tuple[str, int]]:
         return [
@@ -158,14 +165,20 @@ def test_the_local_timer(rig: Rig) -> None:
     assert rig.high() == [("fiq", 2)]
     assert rig.read(R.FIQ_SOURCE + 8) == 1 << SOURCE_LOCAL_TIMER
     assert rig.read(R.LOCAL_TIMER) & LT_FLAG
-    assert rig.deadline() == 2 * 10**9  # it has begun again
+    assert rig.deadline() is None  # the line is up: no zero will move it
     rig.write(R.LOCAL_TIMER_FLAGS, LT_CLEAR)
     assert rig.high() == []
+    assert rig.deadline() == 2 * 10**9  # it has begun again
     # Several periods without anybody looking are one flag.
     rig.ns = 10**9 * 9 // 2
     assert rig.read(R.LOCAL_TIMER) & LT_FLAG
+    rig.write(R.LOCAL_TIMER_FLAGS, LT_CLEAR)
     assert rig.deadline() == 5 * 10**9
-    rig.write(R.LOCAL_TIMER_FLAGS, LT_CLEAR | LT_RELOAD_NOW)
+    rig.write(R.LOCAL_TIMER_FLAGS, LT_RELOAD_NOW)
+    assert rig.deadline() == 10**9 * 11 // 2
+    rig.write(R.LOCAL_TIMER, LT_ENABLE | second)
+    assert rig.deadline() is None  # it may be looked at, it does not interrupt
+    rig.write(R.LOCAL_TIMER, LT_ENABLE | LT_IRQ_ENABLE | second)
     assert rig.deadline() == 10**9 * 11 // 2
     rig.write(R.LOCAL_TIMER, 0)
     assert rig.deadline() is None

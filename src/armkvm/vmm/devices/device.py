@@ -15,6 +15,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 # A one-method interrupt trigger: called with the line's new level, on changes only.
 Line = Callable[[bool], None]
+# Sets a timer of the machine to a guest time in ns, when `tick` is due, or stops it (None).
+Arm = Callable[[int | None], None]
 
 
 class Region(Protocol):
@@ -73,6 +75,10 @@ def unreported(_odd: OddAccess) -> None:
 
 def disconnected(_level: bool) -> None:
     """An interrupt line that leads nowhere."""
+
+
+def unarmed(_when: int | None) -> None:
+    """The timer of a device whose user calls `tick` by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ test registers; the resynchronisation of a load to the next edge of the 1 Hz clo
 effect at once).
 
 The device reads no clock of its own. It is given a callable that tells the seconds of the
-machine's clock, and exposes ``deadline`` so that the VMM can call ``tick`` when the alarm is due.
+machine's clock, and one that it tells ``deadline``, the second at which ``tick`` shall be called.
 
 Threat model: a guest chooses the counter, the alarm and the mask freely. The counter is an offset
 against the given clock modulo 2^32, so nothing overflows; an alarm is one number, so a guest can
@@ -24,6 +24,7 @@ from armkvm.vmm.devices.device import (
     Report,
     disconnected,
     primecell_ids,
+    unarmed,
     unreported,
 )
 from armkvm.vmm.devices.platform import Fitted, Platform
@@ -51,13 +52,20 @@ class Pl031State:
 
 def fit(platform: Platform) -> Iterator[Fitted]:
     """The machine's clock."""
-    clock = platform.clock
-    rtc = Pl031(lambda: clock.wall_ns() / 1e9, platform.line(PLACE), report=platform.report)
+    clock, timer = platform.clock, platform.timer()
+
+    def alarm(second: int | None) -> None:
+        timer(None if second is None else second * 10**9 - clock.epoch_ns)
+
+    rtc = Pl031(
+        lambda: clock.wall_ns() // 10**9, platform.line(PLACE), alarm, report=platform.report
+    )
     yield Fitted("pl031", PLACE, rtc)
 
 
 class Pl031(RegisterBlock):
-    """``now`` tells seconds (int or float, of any epoch, normally Unix time).
+    """``now`` tells seconds (int or float, of any epoch, normally Unix time); ``alarm`` is told
+    ``deadline`` whenever it moves.
 
     ``handover``: the state in which boot firmware leaves the clock: running, telling ``now``.
     Without it the device is as after reset: stopped at 0.
@@ -83,6 +91,7 @@ class Pl031(RegisterBlock):
         self,
         now: Callable[[], float],
         irq: Line = disconnected,
+        alarm: Callable[[int | None], None] = unarmed,
         *,
         report: Report = unreported,
         handover: bool = True,
@@ -90,6 +99,8 @@ class Pl031(RegisterBlock):
         super().__init__(report)
         self._now = now
         self._irq = irq
+        self._alarm = alarm
+        self._told: int | None = None  # the deadline
         self._level = False
         self._state = Pl031State()
         if handover:
@@ -120,6 +131,7 @@ class Pl031(RegisterBlock):
     def restore(self, state: Pl031State) -> None:
         """Take over a snapshot; the line is moved to where it belongs."""
         self._state = replace(state)
+        self._told = None  # where the clock is by now, the same second is another time
         self.tick()
 
     def fdt(self, fdt: Fdt, place: Place, interrupt: Describe = interrupt_fdt) -> None:
@@ -145,6 +157,9 @@ class Pl031(RegisterBlock):
         if level != self._level:
             self._level = level
             self._irq(level)
+        if self.deadline != self._told:
+            self._told = self.deadline
+            self._alarm(self._told)
 
     def _read_dr(self) -> int:
         return self._counter()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from armkvm.vmm import devices
 from armkvm.vmm.board import Describe, Place
-from armkvm.vmm.devices.device import Line, Region, Report
+from armkvm.vmm.devices.device import Arm, Line, Region, Report
 
 if TYPE_CHECKING:
     from armkvm.host.clock import Clock
@@ -30,6 +30,7 @@ class Platform:
     console: Console
     clock: Clock
     line: Callable[[Place], Line]  # the input of the interrupt controller at a place
+    timer: Callable[[], Arm]  # makes one; when it is due, every device's `tick` is called
     report: Report
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 
-from armkvm.vmm.devices.device import OddAccess, Report, unreported
+from armkvm.vmm.devices.device import Arm, OddAccess, Report, unarmed, unreported
 
 CORES = 4
 MAILBOXES = 4
@@ -88,7 +88,8 @@ class LocalState:
 class Bcm2836:
     """``set_irq(core, level)`` and ``set_fiq(core, level)`` are called on changes of level only.
 
-    ``now`` is the machine's clock in ns. Whoever has it calls `tick` when `deadline` has come.
+    ``now`` is the machine's clock in ns. ``arm`` is told ``deadline``
+    whenever it moves: `tick` shall be called then.
     """
 
     name = "bcm2836-l1-intc"
@@ -100,6 +101,7 @@ class Bcm2836:
         set_irq: CpuLine,
         set_fiq: CpuLine,
         now: Callable[[], int],
+        arm: Arm = unarmed,
         *,
         report: Report = unreported,
     ) -> None:
@@ -108,6 +110,8 @@ class Bcm2836:
         self.cores = cores
         self._set = (set_irq, set_fiq)
         self._now = now
+        self._arm = arm
+        self._told: int | None = None  # the deadline
         self._report = report
         self._state = LocalState()
         self._lines = [[False] * cores, [False] * cores]  # IRQs, FIQs
@@ -165,14 +169,18 @@ class Bcm2836:
                 if level != lines[core]:
                     lines[core] = level
                     self._set[fiq](core, level)
+        if self.deadline != self._told:
+            self._told = self.deadline
+            self._arm(self._told)
 
     # The local timer
 
     @property
     def deadline(self) -> int | None:
-        """When the local timer reaches zero, in ns; None while it stands."""
+        """When the local timer's zero will be an interrupt, in ns; None: by itself, never."""
         s = self._state
-        return s.local_zero_ns if s.local_timer & LT_ENABLE else None
+        both = LT_ENABLE | LT_IRQ_ENABLE
+        return s.local_zero_ns if s.local_timer & both == both and not s.local_flag else None
 
     def tick(self) -> None:
         """Time has passed: at zero the flag is set, and the count begins again (section 4.11)."""
@@ -307,6 +315,7 @@ class Bcm2836:
     def restore(self, state: LocalState) -> None:
         """Take over a snapshot; the outputs are moved to where they belong."""
         self._state = deepcopy(state)
+        self._told = None
         self._refresh()
 
 

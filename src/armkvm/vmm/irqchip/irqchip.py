@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from armkvm.abi import kvm as k
 from armkvm.vmm import board
 from armkvm.vmm.board import Place
-from armkvm.vmm.devices.device import Line, Region, Report
+from armkvm.vmm.devices.device import Arm, Line, Region, Report
 from armkvm.vmm.errors import GuestError
 from armkvm.vmm.fdt import Fdt
 from armkvm.vmm.irqchip.bcm2836 import CNTPNS, CNTV, CORES, SOURCE_GPU, Bcm2836
@@ -67,13 +67,16 @@ class Irqchip(Protocol):
         """Give everything back."""
 
 
-def make(name: str, vm: Vm, cpus: int, now: Callable[[], int], report: Report) -> Irqchip:
-    """The interrupt controller of that name, for a VM whose vCPUs exist. GuestError."""
+def make(name: str, vm: Vm, cpus: int, now: Callable[[], int], arm: Arm, report: Report) -> Irqchip:
+    """The interrupt controller of that name, for a VM whose vCPUs exist. GuestError.
+
+    `now` tells guest time in ns; `arm` sets the timer after which it is ticked.
+    """
     limit, why = LIMITS[name]
     if cpus > limit:
         raise GuestError(f"{cpus} CPUs are too many: {why}")
     if name == "bcm2836":
-        return RaspberryPi(vm, cpus, now, report)
+        return RaspberryPi(vm, cpus, now, arm, report)
     if name == "gicv2":
         return UserGic(vm, cpus, report)
     return KernelGic(vm, cpus, 2 if name == "kernel-gicv2" else 3)
@@ -145,9 +148,9 @@ class RaspberryPi:
         cell for bit in (0, 1, 3, 2) for cell in (bit, board.IRQ_LEVEL_HIGH)
     )
 
-    def __init__(self, vm: Vm, cpus: int, now: Callable[[], int], report: Report) -> None:
+    def __init__(self, vm: Vm, cpus: int, now: Callable[[], int], arm: Arm, report: Report) -> None:
         lines = _CpuLines(vm)
-        self.local = Bcm2836(cpus, lines.irq, lines.fiq, now, report=report)
+        self.local = Bcm2836(cpus, lines.irq, lines.fiq, now, arm, report=report)
         self.armctrl = Armctrl(self.local.set_gpu_irq, self.local.set_gpu_fiq, report=report)
         self.windows: Sequence[tuple[int, Region]] = (
             (self.LOCAL.base, self.local),
