@@ -166,3 +166,19 @@ def test_features() -> None:
         assert second.get_mp_state() == k.KVM_MP_STATE_RUNNABLE
         first.close()
         second.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "midr"),
+    [("nvhe-gicv2", 0x411F_D070), ("vhe-gicv3", 0x414F_D0B1), ("nvhe-nogic", 0x410F_D034)],
+)
+def test_the_cpu_is_the_hosts(host: str, midr: int) -> None:
+    """Cortex-A57, A76 and A53: invariant, and no coherence of caches that they do not have."""
+    with System(host) as system, system.create_vm() as vm, vm.create_vcpu(0) as vcpu:
+        vcpu.arm_vcpu_init(features=1 << k.KVM_ARM_VCPU_PSCI_0_2)
+        identity = r.sys_reg(3, 0, 0, 0, 0)
+        assert vcpu.get_one_reg(identity) == midr
+        with pytest.raises(OSError, match="Invalid argument"):
+            vcpu.set_one_reg(identity, midr ^ 1)
+        assert vcpu.get_one_reg(r.sys_reg(3, 3, 0, 0, 1)) == 0x8444_C004  # CTR_EL0
+        assert vcpu.get_one_reg(r.sys_reg(3, 1, 0, 0, 1)) == 0x0920_0003  # CLIDR_EL1

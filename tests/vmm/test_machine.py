@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -52,3 +54,64 @@ def test_the_clocks_alarm_interrupts(irqchip: str, setup: list[int], asleep: boo
     outcome, output, seconds = boot(code, irqchip=irqchip)
     assert (outcome.reason, output) == ("shutdown", b"1")
     assert 1.0 <= seconds < 1.001
+
+
+PPI_PMU = [*p.put(GICD, 1), *p.put(GICD + 0x100, 1 << 23), *p.put(GICC + 4, 0xFF), *p.put(GICC, 1)]
+PMCR, PMCNTENSET, PMCCNTR = (3, 3, 9, 12, 0), (3, 3, 9, 12, 1), (3, 3, 9, 13, 0)
+PMINTENSET = (3, 0, 9, 14, 1)
+
+
+@pytest.mark.parametrize(
+    ("irqchip", "setup"),
+    [("gicv2", PPI_PMU), ("kernel-gicv2", PPI_PMU), ("bcm2836", p.put(0x0800_0010, 1))],
+)
+def test_the_pmu_interrupts(irqchip: str, setup: list[int]) -> None:
+    code = p.flat(
+        setup, p.mov(1, 1 << 6 | 1), p.msr(1, *PMCR), p.mov(1, 2**64 - 1000), p.msr(1, *PMCCNTR),
+        p.mov(1, 1 << 31), p.msr(1, *PMINTENSET), p.msr(1, *PMCNTENSET),
+        p.NOP, p.mrs(3, *ISR_EL1), p.cbz(3, -2), p.mov(4, 0x31), p.show(4), p.OFF,
+    )  # fmt: skip
+    outcome, output, _ = boot(code, irqchip=irqchip, pmu=True)
+    assert (outcome.reason, output) == ("shutdown", b"1")
+
+
+def chosen(host: str = "nvhe-gicv2", **config: Any) -> dict[str, bytes]:
+    """Properties of a machine's device tree, of any node, by name."""
+    with System(host, "virtual") as system:
+        image = load(p.flat(p.OFF), mem_bytes=MEMORY, flat=True)
+        machine = Machine(Config(system, image, BufferConsole(), mem_bytes=MEMORY, **config))
+        try:
+            return dict(properties(machine.dtb()))
+        finally:
+            machine.close()
+
+
+def properties(blob: bytes) -> Iterator[tuple[str, bytes]]:
+    """Chapter 5 of the specification, without the nodes."""
+    structure, strings = struct.unpack_from(">2I", blob, 8)
+    at = structure
+    while (token := int.from_bytes(blob[at : at + 4], "big")) != 9:
+        at += 4
+        if token == 1:
+            at = blob.index(b"\0", at) + 4 & ~3
+        elif token == 3:
+            size, name = struct.unpack_from(">2I", blob, at)
+            begin = strings + name
+            yield blob[begin : blob.index(b"\0", begin)].decode(), blob[at + 8 : at + 8 + size]
+            at += 8 + size + 3 & ~3
+
+
+def test_the_guest_gets_random_numbers_that_a_seed_repeats() -> None:
+    first, same, other = chosen(seed=1), chosen(seed=1), chosen(seed=2)
+    for name, size in (("rng-seed", 32), ("kaslr-seed", 8)):
+        assert len(first[name]) == size
+        assert first[name] == same[name] != other[name]
+    assert first["rng-seed"][:8] != first["kaslr-seed"]
+
+
+@pytest.mark.parametrize("host", ["nvhe-gicv2", "vhe-gicv3"])
+def test_caches_have_one_set_of_one_way(host: str) -> None:
+    """Of lines of 64 bytes, as 6.12 makes them up: nobody shall clean them by set and way."""
+    code = p.flat(p.mrs(4, 3, 1, 0, 0, 0), p.add(4, 4, 0x30), p.show(4), p.OFF)
+    outcome, output, _ = boot(code, host=host)
+    assert (outcome.reason, output) == ("shutdown", b"2")

@@ -36,7 +36,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_the_head_is_text(tmp_path: Path) -> None:
     snapshot_file.write(tmp_path / "a", some())
     first, head, _rest = (tmp_path / "a").read_bytes().split(b"\n", 2)
-    assert first == b"armkvm snapshot 1"
+    assert first == b"armkvm snapshot 2"
     assert json.loads(head)["memory"] == [[0, 4], [0x1_0000, 2]]
 
 

@@ -6,6 +6,7 @@ what a machine is, in vmm.machine.
 
 import argparse
 import json
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from armkvm.cli.choice import DEFAULT_PARAMS, choose
 from armkvm.cli.codes import OF_OUTCOME
 from armkvm.cli.main import UsageError, complain
 from armkvm.cli.progress import shown
-from armkvm.cli.sizes import positive, seconds, size
+from armkvm.cli.sizes import natural, positive, seconds, size
 from armkvm.vmm import snapshot, snapshot_file
 from armkvm.vmm.board import RAM_BASE
 from armkvm.vmm.console import StdioConsole
@@ -33,7 +34,8 @@ DEFAULT_MEMORY = 512 << 20
 DEFAULT_IRQCHIP = "gicv2"
 # A snapshot decides these.
 OF_THE_FILE = (
-    "kernel", "initrd", "flat", "params", "cpus", "mem", "irqchip", "host", "dump_dtb",
+    "kernel", "initrd", "flat", "params", "cpus", "mem", "irqchip", "pmu", "host",
+    "seed", "dump_dtb",
 )  # fmt: skip
 # A VM without KVM_VM_TYPE_ARM_IPA_SIZE has 40 bits of guest physical address.
 MEMORY_MAX = (1 << 40) - RAM_BASE
@@ -57,12 +59,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--irqchip", choices=LIMITS,
         help="gicv2 (default): a GICv2 in user space; "
         "bcm2836: the Raspberry Pi's; kernel-gicv2, kernel-gicv3: KVM's own")  # fmt: skip
+    add("--pmu", action="store_true", help="give the vCPUs a performance monitor")
     add("--host", choices=HOSTS,
         help="the host that KVM runs on (default nvhe-gicv2; "
         "vhe-gicv3 for kernel-gicv3)")  # fmt: skip
     add("--time", choices=TIMES,
         help="virtual: counted from instructions (default); paced: the same, but idle time is "
         "slept (default on a terminal); realtime: the host's clock")  # fmt: skip
+    add("--seed", metavar="N", type=natural,
+        help="what the guest's random numbers begin with (default: 0 in virtual time)")  # fmt: skip
     add("--max-insns", metavar="N", type=positive, help="stop after N guest instructions")
     add("--timeout", metavar="SECONDS", type=seconds, help="stop after that much host time")
     add("--save", metavar="FILE",
@@ -110,6 +115,8 @@ def run(args: argparse.Namespace) -> int:
             max_insns=args.max_insns,
             timeout=args.timeout,
             irqchip=args.irqchip,
+            pmu=args.pmu,
+            seed=_seed(args.seed, time),
         )
         machine = Machine(config)
         try:
@@ -134,7 +141,7 @@ def _saved(args: argparse.Namespace) -> snapshot.Snapshot:
     """Read the machine that goes on; it brings its own options."""
     saved = snapshot_file.read(args.restore)
     args.host, args.irqchip = saved.host, saved.irqchip
-    args.cpus, args.mem = saved.cpus, saved.mem_bytes
+    args.cpus, args.mem, args.pmu = saved.cpus, saved.mem_bytes, saved.pmu
     if args.host not in HOSTS or args.irqchip not in LIMITS:
         raise UsageError(f"{args.restore} is of a machine that this armkvm does not have")
     _refuse_machine(args)
@@ -164,6 +171,13 @@ def _traced(machine: "Machine", path: str | None) -> Iterator[None]:
             recorder.close()
 
 
+def _seed(asked: int | None, time: str) -> int:
+    """In virtual time a run is a function of its inputs; else each has its own random numbers."""
+    if asked is not None:
+        return asked
+    return 0 if time == "virtual" else secrets.randbits(64)
+
+
 def _host(args: argparse.Namespace) -> str:
     """The host's kind: as asked, or what the interrupt controller needs."""
     asked: str | None = args.host
@@ -174,7 +188,8 @@ def _refuse(args: argparse.Namespace) -> None:
     """Options that do not go together; what a new machine is by default."""
     if args.restore is not None:
         for option in OF_THE_FILE:
-            if getattr(args, option) not in (None, False):
+            given = getattr(args, option)
+            if given is not None and given is not False:
                 name = option.replace("_", "-")
                 raise UsageError(f"--restore and --{name} exclude each other: the file says it all")
     args.cpus = args.cpus or 1

@@ -23,6 +23,11 @@ from armkvm.host.pcpu import PerCpuHandler, PhysicalCpu
 from armkvm.host.sched import Deterministic, Scheduler
 from armkvm.host.turn import Turn
 
+# MIDR_EL1 of the hosts' CPUs, from their Technical Reference Manuals: Arm's, r1p0, r4p1, r0p4.
+CORTEX_A57 = 0x411F_D070
+CORTEX_A76 = 0x414F_D0B1
+CORTEX_A53 = 0x410F_D034
+
 
 @dataclass(frozen=True)
 class HostKind:
@@ -34,6 +39,8 @@ class HostKind:
     gic_active_state: bool
     ipa_limit: int  # bits of guest physical address
     max_vcpus: int
+    midr: int  # MIDR_EL1: whose CPUs they are, which, and their revision
+    ctr: int = 0x8444_C004  # CTR_EL0: lines of 64 bytes; new code takes cleaning, invalidation
     breakpoints: int = 6
     watchpoints: int = 4
     el1_32bit: bool = False  # EL1 has AArch32
@@ -49,14 +56,16 @@ class HostKind:
         return ()
 
 
-KINDS = {
-    kind.name: kind
-    for kind in (
-        HostKind("nvhe-gicv2", False, "gicv2", True, ipa_limit=44, max_vcpus=8, el1_32bit=True),
-        HostKind("vhe-gicv3", True, "gicv3", True, ipa_limit=40, max_vcpus=512, ras=True),
-        HostKind("nvhe-nogic", False, "", False, ipa_limit=44, max_vcpus=8, el1_32bit=True),
-    )
-}
+_A57 = HostKind(
+    "nvhe-gicv2", False, "gicv2", True, ipa_limit=44, max_vcpus=8, midr=CORTEX_A57, el1_32bit=True
+)
+_A76 = HostKind(
+    "vhe-gicv3", True, "gicv3", True, ipa_limit=40, max_vcpus=512, midr=CORTEX_A76, ras=True
+)
+_A53 = HostKind(
+    "nvhe-nogic", False, "", False, ipa_limit=44, max_vcpus=8, midr=CORTEX_A53, el1_32bit=True
+)
+KINDS = {kind.name: kind for kind in (_A57, _A76, _A53)}
 
 
 Claim = Callable[[PhysicalCpu | None], PhysicalCpu]

@@ -44,6 +44,7 @@ def vcpu_init(vcpu: Vcpu, target: int, features: int) -> None:
         vcpu.initialized = True
         psci = features & 1 << k.KVM_ARM_VCPU_PSCI_0_2
         vcpu.psci_version = KVM_ARM_PSCI_LATEST if psci else KVM_ARM_PSCI_0_1
+        sys_regs.set_identity(vcpu)
         sys_regs.set_gic_field(vcpu, vcpu.vm.host.kind.gic == "gicv3")
         if features & 1 << k.KVM_ARM_VCPU_PMU_V3:
             vcpu.pmu = Pmu(vcpu)

@@ -44,6 +44,15 @@ PFR0_GIC_SHIFT = 24
 ID_AA64DFR0_EL1 = 3, 0, 0, 5, 0
 DFR0_PMUVER_SHIFT = 8
 
+MIDR_EL1 = 3, 0, 0, 0, 0
+CTR_EL0 = 3, 3, 0, 0, 1
+CCSIDR_EL1 = 3, 1, 0, 0, 0
+CLIDR_EL1 = 3, 1, 0, 0, 1
+# What reset_clidr() makes of a CTR_EL0 without IDC and DIC: Ctype1 separate caches, LoUIS, LoC and
+# LoUU at the first level.
+CLIDR_SEPARATE_L1 = 3 | 1 << 21 | 1 << 24 | 1 << 27
+CCSIDR_LINE_BASE = 2  # LineSize is log2 of a line's words, less two
+
 OSLSR_OSLM = 1 << 3
 OSLSR_OSLK = 1 << 1
 
@@ -184,6 +193,18 @@ def kvm_handle_sys_reg(vcpu: Vcpu, esr: int) -> int:
         return 1
     kvm_incr_pc(vcpu)
     return 1
+
+
+def set_identity(vcpu: Vcpu) -> None:
+    """Whose CPU it is: the host's. Its caches are made up, with lines as long (reset_clidr())."""
+    kind = vcpu.vm.host.kind
+    line = min(kind.ctr & 0xF, kind.ctr >> 16 & 0xF)  # log2 of words
+    cpu = vcpu.cpu
+    cpu.set_sysreg(*MIDR_EL1, kind.midr)
+    cpu.set_sysreg(*CTR_EL0, kind.ctr)
+    cpu.set_sysreg(*CLIDR_EL1, CLIDR_SEPARATE_L1)
+    # One set of one way: nobody should do anything by set and way (get_ccsidr()).
+    cpu.set_sysreg(*CCSIDR_EL1, line - CCSIDR_LINE_BASE)
 
 
 def set_gic_field(vcpu: Vcpu, gic: bool) -> None:

@@ -53,24 +53,6 @@ LABEL_APB_CLOCK = "apb-pclk"
 APB_CLOCK_HZ = 24_000_000
 
 
-def cpus_fdt(fdt: Fdt, cpus: int) -> None:
-    """The CPUs, started by PSCI through HVC: KVM has no other conduit."""
-    with fdt.node("cpus"):
-        fdt.prop("#address-cells", 1)
-        fdt.prop("#size-cells", 0)
-        for n in range(cpus):
-            # KVM's MPIDR_EL1: 16 CPUs a cluster, so that an SGI's target list reaches them.
-            affinity = n >> 4 << 8 | n & 15
-            with fdt.node(f"cpu@{affinity:x}"):
-                fdt.prop("device_type", "cpu")
-                fdt.prop("compatible", "arm,armv8")
-                fdt.prop("enable-method", "psci")
-                fdt.prop("reg", affinity)
-    with fdt.node("psci"):
-        fdt.prop("compatible", "arm,psci-1.0", "arm,psci-0.2")
-        fdt.prop("method", "hvc")
-
-
 # The timers' interrupts behind a GIC: secure, non-secure, virtual, hypervisor.
 TIMER_PPIS = tuple(
     cell
@@ -79,6 +61,9 @@ TIMER_PPIS = tuple(
     )
     for cell in (FDT_PPI, ppi - 16, 0x100 | IRQ_LEVEL_HIGH)
 )  # fmt: skip
+
+# The PMU's, there.
+PMU_PPI = (FDT_PPI, PPI_PMU - 16, 0x100 | IRQ_LEVEL_HIGH)
 
 
 def timer_fdt(fdt: Fdt, cells: Sequence[int] = TIMER_PPIS) -> None:

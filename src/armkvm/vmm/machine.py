@@ -23,12 +23,13 @@ from typing import Any
 
 from armkvm import __version__
 from armkvm.abi import kvm as k
-from armkvm.abi.regs import CORE_PC, core_x
+from armkvm.abi.regs import CORE_PC, core_x, sys_reg
 from armkvm.host.hrtimer import UserTimer
 from armkvm.kvm.system import System
 from armkvm.kvm.vcpu import Vcpu
 from armkvm.vmm import board
 from armkvm.vmm.console import Console
+from armkvm.vmm.cpus import cpus_fdt, pmu_fdt
 from armkvm.vmm.devices.bus import Bus
 from armkvm.vmm.devices.device import Arm, OddAccesses
 from armkvm.vmm.devices.platform import Fit, Fitted, Platform, standard
@@ -36,8 +37,9 @@ from armkvm.vmm.errors import GuestError
 from armkvm.vmm.fdt import Fdt, u64
 from armkvm.vmm.guest.loader import Image
 from armkvm.vmm.guest.unpack import Data
-from armkvm.vmm.irqchip.irqchip import DEVICE_PPIS, make
+from armkvm.vmm.irqchip.irqchip import DEVICE_PPIS, Irqchip, make
 
+MIDR_EL1 = sys_reg(3, 0, 0, 0, 0)
 _SYSTEM_EVENTS = {
     k.KVM_SYSTEM_EVENT_SHUTDOWN: "shutdown",
     k.KVM_SYSTEM_EVENT_RESET: "reset",
@@ -59,6 +61,8 @@ class Config:
     timeout: float | None = None
     irqchip: str = "gicv2"  # a name in irqchip.LIMITS
     devices: Sequence[Fit] = field(default_factory=standard)
+    pmu: bool = False  # vCPUs have one
+    seed: int = 0  # of what the guest finds in /chosen for its random numbers
 
 
 @dataclass
@@ -98,7 +102,7 @@ class Machine:
         self.vm.set_user_memory_region(0, board.RAM_BASE, config.mem_bytes, self.memory)
         self.vcpus = [self.vm.create_vcpu(n) for n in range(config.cpus)]
         for vcpu in self.vcpus:
-            features = 1 << k.KVM_ARM_VCPU_PSCI_0_2
+            features = 1 << k.KVM_ARM_VCPU_PSCI_0_2 | config.pmu << k.KVM_ARM_VCPU_PMU_V3
             if vcpu.vcpu_id:
                 features |= 1 << k.KVM_ARM_VCPU_POWER_OFF
             vcpu.arm_vcpu_init(features=features)
@@ -118,6 +122,9 @@ class Machine:
         )
         for base, region in self.irqchip.windows:
             self.bus.map(base, region)
+        if config.pmu:
+            for vcpu in self.vcpus:
+                _init_pmu(vcpu, self.irqchip)
         self.devices: list[Fitted] = []
         platform = Platform(
             console=self.console, clock=clock, line=self.irqchip.line, timer=self._timer,
@@ -141,6 +148,8 @@ class Machine:
         fdt.prop("interrupt-parent", fdt.phandle(board.LABEL_GIC))
         with fdt.node("chosen"):
             fdt.prop("bootargs", self.config.params)
+            fdt.prop("kaslr-seed", self._random("kaslr-seed", 8))
+            fdt.prop("rng-seed", self._random("rng-seed", 32))
             for fitted in self.devices:
                 if fitted.stdout:
                     fdt.prop("stdout-path", f"/{fitted.name}@{fitted.place.base:x}")
@@ -151,13 +160,19 @@ class Machine:
         with fdt.node(f"memory@{board.RAM_BASE:x}"):
             fdt.prop("device_type", "memory")
             fdt.reg(board.RAM_BASE, self.config.mem_bytes)
-        board.cpus_fdt(fdt, self.config.cpus)
+        cpus_fdt(fdt, self.vcpus[0].get_one_reg(MIDR_EL1), self.config.cpus)
+        if self.config.pmu:
+            pmu_fdt(fdt, self.irqchip.pmu_cells)
         board.timer_fdt(fdt, self.irqchip.timer_cells)
         board.apb_clock_fdt(fdt)
         self.irqchip.fdt(fdt)
         for fitted in self.devices:
             fitted.device.fdt(fdt, fitted.place, self.irqchip.interrupt)
         return fdt.blob()
+
+    def _random(self, purpose: str, size: int) -> bytes:
+        """What a boot loader gives the guest to begin with; here a function of Config.seed."""
+        return hashlib.shake_256(f"armkvm {purpose} {self.config.seed}".encode()).digest(size)
 
     def _load(self, image: Image) -> None:
         for segment in image.segments:
@@ -370,6 +385,14 @@ class Machine:
         for vcpu in self.vcpus:
             vcpu.close()
         self.vm.close()
+
+
+def _init_pmu(vcpu: Vcpu, irqchip: Irqchip) -> None:
+    """devices/vcpu.rst, 1: an interrupt controller in the kernel has to know the interrupt."""
+    group = k.KVM_ARM_VCPU_PMU_V3_CTRL
+    if irqchip.in_kernel:
+        vcpu.set_device_attr(group, k.KVM_ARM_VCPU_PMU_V3_IRQ, board.PPI_PMU)
+    vcpu.set_device_attr(group, k.KVM_ARM_VCPU_PMU_V3_INIT)
 
 
 def _sum(counters: list[dict[str, Any]]) -> dict[str, Any]:

@@ -81,6 +81,7 @@ class Snapshot:
     vgic: list[kernel_gic_state.Register] = field(default_factory=list)
     devices: dict[str, Any] = field(default_factory=dict)
     memory: list[tuple[int, bytes]] = field(default_factory=list)  # offset and what is not zero
+    pmu: bool = False
 
 
 # -- the machine --------------------------------------------------------------------------------
@@ -95,6 +96,7 @@ def save(machine: Machine) -> Snapshot:
         cpus=config.cpus,
         mem_bytes=config.mem_bytes,
         ns=machine.system.clock.now(),
+        pmu=config.pmu,
         vcpus=[save_vcpu(vcpu, asleep=vcpu in machine.asleep) for vcpu in machine.vcpus],
         devices={name: asdict(device.state()) for name, device in machine.parts().items()},
         memory=save_memory(machine.memory),

@@ -1,6 +1,6 @@
 """Snapshots in files: one format, with a version.
 
-    armkvm snapshot 1\\n        the first line
+    armkvm snapshot 2\\n        the first line
     {"host": ..., ...}\\n       everything but memory, as JSON in one line; numbers are decimal, ids
                                and contents of registers are strings in hexadecimal; "memory" lists
                                [offset from the start of RAM, bytes] of what follows
@@ -25,7 +25,7 @@ from armkvm.vmm.errors import GuestError
 from armkvm.vmm.snapshot import EVENTS_SIZE, Snapshot, VcpuState
 
 MAGIC = b"armkvm snapshot "
-VERSION = 1
+VERSION = 2
 DIGEST = 32
 PAGE = 1 << 12
 
@@ -90,6 +90,7 @@ def _plain(s: Snapshot) -> dict[str, Any]:
         "cpus": s.cpus,
         "mem_bytes": s.mem_bytes,
         "ns": s.ns,
+        "pmu": s.pmu,
         "vcpus": [
             {
                 "registers": {f"{reg:#x}": f"{value:#x}" for reg, value in v.registers.items()},
@@ -122,6 +123,7 @@ def _snapshot(plain: dict[str, Any], memory: memoryview) -> Snapshot:
         cpus=_int(plain["cpus"]),
         mem_bytes=_int(plain["mem_bytes"]),
         ns=_int(plain["ns"]),
+        pmu=_bool(plain["pmu"]),
         vcpus=[_vcpu(v) for v in plain["vcpus"]],
         vgic=[(_int(group), int(attr, 16), int(value, 16)) for group, attr, value in plain["vgic"]],
         devices=dict(plain["devices"]),
@@ -134,14 +136,14 @@ def _snapshot(plain: dict[str, Any], memory: memoryview) -> Snapshot:
 
 def _vcpu(v: dict[str, Any]) -> VcpuState:
     events = bytes.fromhex(v["events"])
-    if len(events) != EVENTS_SIZE or not isinstance(v["has_run"], bool):
+    if len(events) != EVENTS_SIZE:
         raise ValueError("events")
     return VcpuState(
         registers={int(reg, 16): int(value, 16) for reg, value in v["registers"].items()},
         mp_state=_int(v["mp_state"]),
         events=events,
         device_irq_level=_int(v["device_irq_level"]),
-        has_run=v["has_run"],
+        has_run=_bool(v["has_run"]),
     )
 
 
@@ -149,6 +151,12 @@ def _int(value: Any) -> int:
     """A number that is not negative and fits a register."""
     if type(value) is not int or not 0 <= value < 1 << 64:
         raise ValueError("number")
+    return value
+
+
+def _bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("truth")
     return value
 
 

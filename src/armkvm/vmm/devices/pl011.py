@@ -14,7 +14,7 @@ much was taken); each byte of output passes straight to the VMM's callable and i
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from armkvm.vmm.board import LABEL_APB_CLOCK, Describe, Place, interrupt_fdt
+from armkvm.vmm.board import APB_CLOCK_HZ, LABEL_APB_CLOCK, Describe, Place, interrupt_fdt
 from armkvm.vmm.devices.device import (
     Line,
     Register,
@@ -42,6 +42,10 @@ FR_CTS, FR_DSR, FR_DCD, FR_RI = 1 << 0, 1 << 1, 1 << 2, 1 << 8
 FR_BUSY, FR_RXFE, FR_TXFF, FR_RXFF, FR_TXFE = 1 << 3, 1 << 4, 1 << 5, 1 << 6, 1 << 7
 
 LCR_H_BRK, LCR_H_FEN, LCR_H_WLEN_8 = 1 << 0, 1 << 4, 3 << 5
+
+# Section 3.3.6: the baud rate divisor, clock / (16 * rate), in 64ths: rounded, 13 and 1.
+BAUD = 115_200
+DIVISOR = (APB_CLOCK_HZ * 4 + BAUD // 2) // BAUD
 
 CR_UARTEN, CR_LBE, CR_TXE, CR_RXE = 1 << 0, 1 << 7, 1 << 8, 1 << 9
 CR_DTR, CR_RTS, CR_OUT1, CR_OUT2 = 1 << 10, 1 << 11, 1 << 12, 1 << 13
@@ -100,8 +104,9 @@ class Pl011(RegisterBlock):
     """``output`` is given each transmitted byte; ``on_room`` is called when the guest has made
     room for more input after ``receive`` refused some, and by ``poll``.
 
-    ``handover``: the state in which boot firmware leaves the console: enabled, 8n1, FIFOs on.
-    A kernel's early console relies on it. Without it the device is as after reset.
+    ``handover``: the state in which boot firmware leaves the console: enabled, 115200 baud 8n1,
+    FIFOs on. A kernel's early console relies on it, and its driver takes the speed from there.
+    Without it the device is as after reset.
     """
 
     REGISTERS = (
@@ -145,6 +150,7 @@ class Pl011(RegisterBlock):
         if handover:
             self._state.cr |= CR_UARTEN
             self._state.lcr_h = LCR_H_FEN | LCR_H_WLEN_8
+            self._state.ibrd, self._state.fbrd = divmod(DIVISOR, 64)
 
     # The other end of the line
 

@@ -16,7 +16,7 @@ from armkvm.vmm.board import Place
 from armkvm.vmm.devices.device import Arm, Line, Region, Report
 from armkvm.vmm.errors import GuestError
 from armkvm.vmm.fdt import Fdt
-from armkvm.vmm.irqchip.bcm2836 import CNTPNS, CNTV, CORES, SOURCE_GPU, Bcm2836
+from armkvm.vmm.irqchip.bcm2836 import CNTPNS, CNTV, CORES, SOURCE_GPU, SOURCE_PMU, Bcm2836
 from armkvm.vmm.irqchip.bcm2836_armctrl import Armctrl
 from armkvm.vmm.irqchip.gicv2 import MAX_CPUS, GicV2
 from armkvm.vmm.irqchip.kernel_gic import MAX_REDISTRIBUTORS, KernelGic
@@ -42,8 +42,10 @@ LIMITS = {
 class Irqchip(Protocol):
     """One interrupt controller."""
 
+    in_kernel: bool
     windows: Sequence[tuple[int, Region]]  # what it has on the bus, by address
     timer_cells: Sequence[int]  # the timer node's interrupts: secure, non-secure, virtual, hyp
+    pmu_cells: Sequence[int]  # the PMU's interrupt
 
     def line(self, place: Place) -> Line:
         """The input that a device drives."""
@@ -100,7 +102,9 @@ class _CpuLines:
 class UserGic:
     """A GICv2 in user space."""
 
+    in_kernel = False
     timer_cells: Sequence[int] = board.TIMER_PPIS
+    pmu_cells: Sequence[int] = board.PMU_PPI
 
     def __init__(self, vm: Vm, cpus: int, report: Report) -> None:
         lines = _CpuLines(vm)
@@ -138,6 +142,7 @@ class RaspberryPi:
     The board's devices are the GPU's here, each at the interrupt that its place says.
     """
 
+    in_kernel = False
     LOCAL = Place(0x0800_0000, Bcm2836.size)
     ARMCTRL = Place(0x0801_0000, Armctrl.size)
     LABEL_ARMCTRL = "armctrl"
@@ -147,6 +152,7 @@ class RaspberryPi:
     timer_cells: Sequence[int] = tuple(
         cell for bit in (0, 1, 3, 2) for cell in (bit, board.IRQ_LEVEL_HIGH)
     )
+    pmu_cells: Sequence[int] = (SOURCE_PMU, board.IRQ_LEVEL_HIGH)
 
     def __init__(self, vm: Vm, cpus: int, now: Callable[[], int], arm: Arm, report: Report) -> None:
         lines = _CpuLines(vm)

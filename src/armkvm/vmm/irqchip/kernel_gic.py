@@ -31,8 +31,10 @@ MAX_REDISTRIBUTORS = REDISTRIBUTORS.size // vgic.KVM_VGIC_V3_REDIST_SIZE
 class KernelGic:
     """A vgic of a VM, initialised. `version` is 2 or 3; GuestError where the host has none."""
 
+    in_kernel = True
     windows: Sequence[tuple[int, Region]] = ()  # they are KVM's
     timer_cells: Sequence[int] = board.TIMER_PPIS
+    pmu_cells: Sequence[int] = board.PMU_PPI
 
     def __init__(self, vm: Vm, cpus: int, version: int, spis: int = board.SPIS) -> None:
         self.vm = vm
