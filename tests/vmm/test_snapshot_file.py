@@ -100,7 +100,7 @@ def test_a_right_checksum_does_not_make_sense_of_nonsense(
 
 def test_brackets_without_end_make_no_sense(tmp_path: Path) -> None:
     """A head of 200,000 brackets was a RecursionError."""
-    body = snapshot_file.MAGIC + b"1\n" + b"[" * 200_000 + b"\n"
+    body = snapshot_file.MAGIC + b"%d\n" % snapshot_file.VERSION + b"[" * 200_000 + b"\n"
     (tmp_path / "a").write_bytes(body + hashlib.sha256(body).digest())
     with pytest.raises(GuestError, match="is damaged: a part of it makes no sense"):
         snapshot_file.read(tmp_path / "a")
