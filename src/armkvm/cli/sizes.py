@@ -43,17 +43,6 @@ def natural(text: str) -> int:
     return _bounded(text, value)
 
 
-def natural(text: str) -> int:
-    """A whole number of 64 bits; 0x for hexadecimal and underscores allowed."""
-    try:
-        value = int(text, 0) if text.isascii() else -1
-    except ValueError:
-        value = -1
-    if not 0 <= value < 1 << 64:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 64 bits")
-    return value
-
-
 def seconds(text: str) -> float:
     """A time above zero."""
     fits = len(text) <= LONGEST and _DECIMAL.fullmatch(text)
