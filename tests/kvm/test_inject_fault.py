@@ -1,4 +1,4 @@
-"""Faults that user space injects: an external abort instead of an access's completion, an SError."""
+"""Faults that user space injects: an external abort in place of a completion, an SError."""
 
 from __future__ import annotations
 

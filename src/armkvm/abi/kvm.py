@@ -137,6 +137,9 @@ KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE: Final = 1 << 0
 KVM_DIRTY_LOG_INITIALLY_SET: Final = 1 << 1
 
 KVM_MAX_IRQ_ROUTES: Final = 4096
+KVM_IRQ_ROUTING_IRQCHIP: Final = 1
+KVM_IRQ_ROUTING_MSI: Final = 2
+KVM_MSI_VALID_DEVID: Final = 1 << 0
 
 
 def irq_word(kind: int, vcpu: int, num: int) -> int:

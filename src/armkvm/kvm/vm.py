@@ -25,6 +25,7 @@ from armkvm.abi.kvm import (
     KVM_DEV_TYPE_ARM_VGIC_V2,
     KVM_DIRTY_LOG_INITIALLY_SET,
     KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
+    KVM_IRQ_ROUTING_IRQCHIP,
     KVM_MAX_IRQ_ROUTES,
     KVM_VCPU_MMAP_SIZE,
 )
@@ -34,7 +35,7 @@ from armkvm.kvm.file import THIS_PROCESS, Call, Context, Writable, fail
 from armkvm.kvm.io.bus import IoBus
 from armkvm.kvm.io.coalesced_mmio import CoalescedMmio
 from armkvm.kvm.io.eventfd import IoEventFds
-from armkvm.kvm.io.irqfd import IrqFds
+from armkvm.kvm.io.irqfd import IrqFds, Routing
 from armkvm.kvm.ioctl import ANYTHING, Source, caller, ioctl, whole
 from armkvm.kvm.irq_line import irq_line
 from armkvm.kvm.kvm_host import REQ_SLEEP, REQ_VM_DEAD
@@ -61,6 +62,8 @@ def _routes(call: Call, head: st.KvmIrqRouting) -> list[tuple[int, int, int, int
     kind = st.KvmIrqRoutingEntry * head.nr
     raw = call.tail(ctypes.sizeof(head), ctypes.sizeof(kind))
     entries = kind.from_buffer_copy(raw) if raw else ()
+    if any(e.type == KVM_IRQ_ROUTING_IRQCHIP and e.u[0] for e in entries):
+        fail(errno.EINVAL)  # there is one irqchip
     return [(e.gsi, e.type, e.flags, e.u[1]) for e in entries]
 
 
@@ -302,14 +305,15 @@ class Vm(VmMemory):
 
     @ioctl(nr.KVM_SET_GSI_ROUTING, st.KvmIrqRouting, routes=_ROUTES)
     def set_gsi_routing(self, routes: Sequence[tuple[int, int, int, int]], flags: int = 0) -> None:
-        """KVM_SET_GSI_ROUTING: (gsi, type, flags, pin) each; type 1 is the vgic's pin. EINVAL."""
+        """KVM_SET_GSI_ROUTING: (gsi, type, flags, pin) each; type 1 is the vgic's pin.
+
+        All of them or none. EINVAL: flags, a GSI that is too large or there twice, an unknown type,
+        a pin that no SPI has.
+        """
         self._alive()
         if flags or len(routes) > KVM_MAX_IRQ_ROUTES:
             fail(errno.EINVAL)
-        for gsi, kind, route_flags, _pin in routes:
-            if gsi >= KVM_MAX_IRQ_ROUTES or kind not in (1, 2) or (kind == 1 and route_flags):
-                fail(errno.EINVAL)
-        self.irqfds.routes = {gsi: pin for gsi, kind, _flags, pin in routes if kind == 1}
+        self.irqfds.routing = Routing(routes)
 
     # the rest
 

@@ -6,6 +6,7 @@ virtio-ccw (the buses exist, nothing writes to them).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -53,6 +54,14 @@ class EventFd:
             # A vCPU may have found the device just before another thread took it away.
             if self.fd >= 0 and self._poll(select.POLLOUT):
                 os.eventfd_write(self.fd, 1)
+
+    def take(self) -> bool:
+        """eventfd_ctx_do_read(): was it signalled? Not any more. Never waits."""
+        with contextlib.suppress(BlockingIOError):
+            # Without waiting, as somebody else may read it too.
+            os.preadv(self.fd, [bytearray(8)], -1, os.RWF_NOWAIT)
+            return True
+        return False
 
     def _poll(self, events: int) -> bool:
         poll = select.poll()  # select() stops at descriptor 1023

@@ -3,19 +3,25 @@
 Where the kernel is called by the eventfd, a thread waits for those of one VM; it exists as long as
 there are any. So an interrupt by irqfd comes at a time of the host's, also in virtual time. A route
 names a pin of the vgic: SPI number 32 + pin; without KVM_SET_GSI_ROUTING, pin and GSI are the
-same. Left out: MSI routes (there is no ITS that could take them), irq bypass.
+same.
+
+The vgic can take an SPI where the eventfd is signalled (kvm_arch_set_irq_inatomic), so KVM raises
+the line there and never lowers it: a pulse for an edge-triggered interrupt, and for a level one
+pending until somebody lowers it, which is what KVM_IRQFD_FLAG_RESAMPLE is for. Left out: MSI routes
+(there is no ITS that could take them), irq bypass.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import select
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from armkvm.abi import kvm as k
 from armkvm.kvm.file import Context, fail
 from armkvm.kvm.io.eventfd import EventFd
 from armkvm.kvm.vgic.irq import VGIC_NR_PRIVATE_IRQS, inject_irq
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
 
 FLAG_DEASSIGN: Final = 1 << 0
 FLAG_RESAMPLE: Final = 1 << 1
+
+KVM_IRQCHIP_NUM_PINS: Final = 1020 - VGIC_NR_PRIVATE_IRQS
 
 
 @dataclass(eq=False)
@@ -43,14 +51,39 @@ class IrqFd:
             self.resample.close()
 
 
+class Routing:
+    """struct kvm_irq_routing_table: which pin a GSI drives, which GSI a pin's end belongs to."""
+
+    def __init__(self, entries: Iterable[tuple[int, int, int, int]]) -> None:
+        """(gsi, type, flags, pin) each. EINVAL: out of range, or a GSI twice."""
+        self.pins: dict[int, int] = {}
+        self.gsis: dict[int, int] = {}  # of several GSIs on a pin, the last
+        seen = set()
+        for gsi, kind, flags, pin in entries:
+            valid_flags = k.KVM_MSI_VALID_DEVID if kind == k.KVM_IRQ_ROUTING_MSI else 0
+            if gsi >= k.KVM_MAX_IRQ_ROUTES or flags & ~valid_flags or gsi in seen:
+                fail(errno.EINVAL)
+            seen.add(gsi)
+            if kind == k.KVM_IRQ_ROUTING_IRQCHIP:
+                if pin >= KVM_IRQCHIP_NUM_PINS:
+                    fail(errno.EINVAL)
+                self.pins[gsi] = pin
+                self.gsis[pin] = gsi
+            elif kind != k.KVM_IRQ_ROUTING_MSI:
+                fail(errno.EINVAL)
+
+
 class IrqFds:
     """Those of one VM."""
 
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
-        self.routes: dict[int, int] | None = None  # GSI to pin; None: one to one
+        self.routing: Routing | None = None  # None: one to one
         self.lock = threading.Lock()
         self._items: dict[int, IrqFd] = {}  # by descriptor
+        # By GSI, those whose line falls with an acknowledgement. Guarded by the vgic's lock, which
+        # who acknowledges holds already; it is taken inside `lock`, never around it.
+        self._resamplers: dict[int, list[IrqFd]] = {}
         self._thread: threading.Thread | None = None
         self._wake = -1  # an eventfd that makes the thread look again
         self._listening = False
@@ -72,8 +105,17 @@ class IrqFds:
             with self.lock:
                 if any(item.event.id == event.id for item in self._items.values()):
                     fail(errno.EBUSY)
-                self._items[event.fd] = IrqFd(args.gsi, event, resample)
+                item = IrqFd(args.gsi, event, resample)
+                self._items[event.fd] = item
+                if resample is not None:
+                    with self.vm.vgic.lock:
+                        self._resamplers.setdefault(args.gsi, []).append(item)
                 self._look_again()
+                if event.take():
+                    # An event from before: a work item of the kernel's, which pulses the line.
+                    self.set_irq(args.gsi, True)
+                    if resample is None:
+                        self.set_irq(args.gsi, False)
         except OSError:
             event.close()
             if resample is not None:
@@ -86,9 +128,22 @@ class IrqFds:
         with self.lock:
             for fd, item in list(self._items.items()):
                 if (item.event.id, item.gsi) == (event.id, args.gsi):
+                    # KVM is called by the write itself: what was written so far has arrived.
+                    self._signalled(item)
                     del self._items[fd]
+                    if item.resample is not None:
+                        self._leave_resampler(item)
                     item.close()
             self._look_again()
+
+    def _leave_resampler(self, item: IrqFd) -> None:
+        """irqfd_resampler_shutdown(): with the last one nobody is left who would lower the line."""
+        with self.vm.vgic.lock:
+            items = self._resamplers[item.gsi]
+            items.remove(item)
+            if not items:
+                del self._resamplers[item.gsi]
+                self.set_irq(item.gsi, False)
 
     def _look_again(self) -> None:
         """The set has changed; the lock is held."""
@@ -125,27 +180,31 @@ class IrqFds:
                         self._signalled(self._items[fd])
 
     def _signalled(self, item: IrqFd) -> None:
-        """irqfd_inject(): an edge, or a level until the guest acknowledges it."""
-        with contextlib.suppress(BlockingIOError):
-            # Somebody else may have read it since: never wait.
-            os.preadv(item.event.fd, [bytearray(8)], -1, os.RWF_NOWAIT)
+        """irqfd_wakeup(): the line goes up, if the event is still there."""
+        if item.event.take():
             self.set_irq(item.gsi, True)
-            if item.resample is None:
-                self.set_irq(item.gsi, False)
 
     def set_irq(self, gsi: int, level: bool) -> None:
         """kvm_set_irq()."""
-        pin = gsi if self.routes is None else self.routes.get(gsi)
+        pin = gsi if self.routing is None else self.routing.pins.get(gsi)
         if pin is not None and not self.vm.vm_dead:
             inject_irq(self.vm, None, pin + VGIC_NR_PRIVATE_IRQS, level)
 
     def _acked(self, pin: int) -> None:
-        """irqfd_resampler_ack(): lower the line and tell user space, which raises it again."""
-        for item in list(self._items.values()):
-            routed = item.gsi if self.routes is None else self.routes.get(item.gsi)
-            if item.resample is not None and routed == pin:
-                self.set_irq(item.gsi, False)
-                item.resample.signal()
+        """irqfd_resampler_ack(): lower the line once, then ask all who may want it high again.
+
+        Once, because the first who is asked may have raised it before the last one is. The caller
+        holds the vgic's lock.
+        """
+        gsi = pin if self.routing is None else self.routing.gsis.get(pin)
+        items = self._resamplers.get(gsi, ()) if gsi is not None else ()
+        if not items:
+            return
+        assert gsi is not None
+        self.set_irq(gsi, False)
+        for item in items:
+            assert item.resample is not None
+            item.resample.signal()
 
     def release(self) -> None:
         """The VM goes away."""
@@ -154,6 +213,7 @@ class IrqFds:
             for item in self._items.values():
                 item.close()
             self._items.clear()
+            self._resamplers.clear()
             self._look_again()
         if thread is not None:
             thread.join()

@@ -91,6 +91,7 @@ def vgic_init(vm: Vm) -> int:
             vgic_v3.enable(vcpu)
     if not dist.implementation_rev:
         dist.implementation_rev = KVM_VGIC_IMP_REV_LATEST
+    vm.irqfds.routing = None  # kvm_vgic_setup_default_irq_routing(): what was set before is lost
     dist.initialized = True
     return 0
 

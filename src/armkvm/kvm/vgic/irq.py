@@ -138,7 +138,7 @@ class VgicDist:
         self.v2_groups_user_writable = False
         self.propbaser = 0
         self.dist_iodev: VgicIoDevice | None = None
-        # kvm_register_irq_ack_notifier(): called with the GSI when a guest ends a level interrupt
+        # kvm_register_irq_ack_notifier(): called with the pin when a guest ends an SPI's level
         self.ack_notifiers: list[Callable[[int], None]] = []
 
     @property
