@@ -28,7 +28,7 @@ from pathlib import Path
 from armkvm.conformance.cases import CASES
 from armkvm.conformance.compare import Difference, compare, normalise
 from armkvm.vmm.guest.apt import Apt, unpack
-from armkvm.vmm.guest.debian import BUSYBOX, KERNEL_PATTERN, METAPACKAGES, cache_folder
+from armkvm.vmm.guest.debian import BUSYBOX, KERNEL_PATTERN, cache_folder, kernel_package
 from armkvm.vmm.guest.initramfs import Cpio
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,8 +147,8 @@ def packages() -> list[Path]:
             lines = sources.read_text().splitlines(keepends=True)
             sources.write_text("".join(line for line in lines if f" {SUITE} " in line))
             apt.update()
-            python = apt.stands_for("python3")
-            names = [apt.stands_for(METAPACKAGES["cloud"]), BUSYBOX]
+            python = apt.depends("python3")[0]
+            names = [kernel_package(apt, "cloud"), BUSYBOX]
             names += [name.format(python) for name in PYTHON]
             debs = apt.download(names, lambda done, total: None)
             # All of them or none: a folder that is there is whole.

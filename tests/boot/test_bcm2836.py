@@ -62,6 +62,14 @@ def test_boots(boot: Runner, debian: Callable[..., Guest], tmp_path: Path, cpus:
     assert got.stats["memory_digest"] == again.stats["memory_digest"]
 
 
+def test_the_default_guest_has_the_driver(boot: Runner, debian: Callable[..., Guest]) -> None:
+    debian(None, "generic")
+    got = boot("--irqchip", "bcm2836", "--timeout", "100")
+    assert got.code == 0, got.errors
+    assert "BOOT-OK" in got.console
+    assert re.search(r"bcm2836-timer +3 .* arch_timer", got.console)
+
+
 def test_what_is_typed_comes_through_both_levels(debian: Callable[..., Guest]) -> None:
     """The UART interrupts by the second-level controller: reading needs it, printing does not."""
     found = debian(None, "generic")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from armkvm.cli.codes import Code
 from armkvm.cli.main import main
 from armkvm.vmm.guest import debian
 from armkvm.vmm.guest.initramfs import default_initramfs
@@ -32,3 +33,16 @@ def test_fetch_of_what_is_there(cache_home: Path, capsys: pytest.CaptureFixture[
         assert captured.err == ""  # no progress in a pipe
         assert (folder / "initramfs.cpio").read_bytes() == default_initramfs(b"box")
         assert len(list(folder.iterdir())) == 4
+
+
+def test_no_debian_here(
+    cache_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["guest", "fetch"]) == Code.HOST
+    line = capsys.readouterr().err
+    assert line.startswith("armkvm: this machine has no apt-get: run this in a Debian container")
+    assert line.count("\n") == 1

@@ -85,8 +85,8 @@ def kernel(tmp_path: Path) -> str:
     return str(path)
 
 
-def put_default_guest() -> None:
-    folder = debian.cache_folder() / "host-cloud"
+def put_default_guest(flavour: str = "cloud") -> None:
+    folder = debian.cache_folder() / f"host-{flavour}"
     folder.mkdir(parents=True)
     files = {"Image": IMAGE, "busybox": b"box"}
     for name, data in files.items():
@@ -186,6 +186,55 @@ def test_default_guest(machine: Recorder, cache_home: Path) -> None:
     assert config.params == "console=ttyAMA0 panic=-1 armkvm.mode=batch quiet"
     assert config.image.kind == "Image"
     assert config.image.segments[1].data == default_initramfs(b"box")
+
+
+def test_bcm2836_takes_the_kernel_that_has_its_driver(
+    machine: Recorder, cache_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    put_default_guest("generic")
+    assert main(["run", "--irqchip", "bcm2836"]) == 0
+    assert machine.config.image.kind == "Image"
+
+
+# An apt-get that knows what a hosted runner's does.
+UBUNTU = """#!/bin/sh
+[ "$1" = indextargets ] || exit 100
+for release in noble noble-updates noble-security; do
+  printf 'http://m/ubuntu\\t%s\\tmain\\tUbuntu\\n' $release
+done
+"""
+
+
+@pytest.fixture
+def ubuntu(tmp_path: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("apt-get", "apt-cache", "dpkg-deb"):
+        (tmp_path / name).write_text(UBUNTU)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def test_without_a_debian_source_the_bare_guest_runs(
+    machine: Recorder, ubuntu: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run"]) == 0
+    assert machine.config.image.kind == "flat"
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "armkvm: this machine's apt has no Debian source, so this is the built-in" in line
+    for way in ("--kernel Image --initrd FILE", "Debian container", "Debian source to apt"):
+        assert way in line
+
+
+@pytest.mark.parametrize("irqchip", ["bcm2836", "kernel-gicv3"])
+def test_the_bare_guest_drives_a_gicv2_only(
+    machine: Recorder, ubuntu: None, irqchip: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--irqchip", irqchip]) == Code.HOST
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert f"the built-in guest has no driver for {irqchip}: for Linux give --kernel" in line
+    assert machine.config is None
 
 
 def test_without_apt_the_bare_guest_runs(

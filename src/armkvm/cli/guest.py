@@ -8,7 +8,9 @@ import argparse
 from typing import get_args
 
 from armkvm.cli import outputs
+from armkvm.cli.choice import DEBIAN
 from armkvm.cli.progress import shown
+from armkvm.vmm.errors import FetchError, NoDebianError
 from armkvm.vmm.guest import debian
 from armkvm.vmm.guest.initramfs import default_initramfs
 from armkvm.vmm.guest.loader import read
@@ -18,7 +20,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``armkvm guest``."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="fetch")
     fetch = actions.add_parser("fetch", help="fetch a guest into the cache", allow_abbrev=False)
-    fetch.add_argument("--suite", help="Debian suite, such as trixie (default: this machine's)")
+    fetch.add_argument(
+        "--suite", help="Debian suite: trixie, sid, trixie-backports (default: this machine's)"
+    )
     flavours = get_args(debian.Flavour)
     fetch.add_argument("--flavour", choices=flavours, default="cloud", help="kernel (cloud)")
     fetch.add_argument("--again", action="store_true", help="fetch even if it is in the cache")
@@ -26,8 +30,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch and print the files' paths."""
-    with shown() as progress:
-        found = debian.fetch(args.suite, args.flavour, again=args.again, progress=progress)
+    try:
+        with shown() as progress:
+            found = debian.fetch(args.suite, args.flavour, again=args.again, progress=progress)
+    except NoDebianError as error:
+        raise FetchError(f"{error}: {DEBIAN}") from None
     for name, version in found.packages.items():
         print(f"{name} {version}")
     initrd = found.folder / "initramfs.cpio"

@@ -46,7 +46,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-k", "--kernel", "-kernel", metavar="FILE",
         help="an arm64 Image, packed or not, an EFI zboot file, ELF, or else a flat binary (for "
-        "0x40080000); default: Debian's arm64 kernel and busybox, fetched once")  # fmt: skip
+        "0x40080000); default: Debian's arm64 kernel and busybox, fetched once; where apt has no "
+        "Debian source, a small built-in guest")  # fmt: skip
     add("--flat", action="store_true", help="the kernel is a flat binary, whatever it looks like")
     add("-i", "--initrd", "-initrd", metavar="FILE", help="initial ramdisk")
     add("-p", "--params", "-append", metavar="STR",
@@ -58,7 +59,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="memory: 512 (MiB), 256M, 2G (default 512)")  # fmt: skip
     add("--irqchip", choices=LIMITS,
         help="gicv2 (default): a GICv2 in user space; "
-        "bcm2836: the Raspberry Pi's; kernel-gicv2, kernel-gicv3: KVM's own")  # fmt: skip
+        "bcm2836: the Raspberry Pi's (the default guest is Debian's generic kernel then, which "
+        "has the driver); kernel-gicv2, kernel-gicv3: KVM's own")  # fmt: skip
     add("--pmu", action="store_true", help="give the vCPUs a performance monitor")
     add("--host", choices=HOSTS,
         help="the host that KVM runs on (default nvhe-gicv2; "

@@ -11,3 +11,7 @@ class GuestError(Exception):
 
 class FetchError(GuestError):
     """The default guest could not be fetched: apt, the network, the disk; not the user's input."""
+
+
+class NoDebianError(FetchError):
+    """This machine cannot fetch Debian packages at all: no apt, or no Debian source in it."""

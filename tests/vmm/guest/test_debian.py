@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import platform
 import re
 import stat
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from armkvm.vmm.errors import FetchError, GuestError
-from armkvm.vmm.guest import apt, debian
+from armkvm.vmm.guest import debian
 
 # One program under three names. It checks that it got our private configuration, and answers as
 # apt does. FAKE holds what should go wrong.
@@ -27,8 +28,23 @@ if name == "dpkg-deb":
     sys.exit()
 if args[0] == "indextargets":
     if fail == "no sources": sys.exit()
+    if fail in ("ubuntu", "ubuntu without lists"):
+        # Like apt: a source whose list was not fetched is left out, or has no origin.
+        known = fail == "ubuntu"
+        if known or any("ReleaseInfo=false" in a for a in args):
+            origin = "Ubuntu" if known else "$(ORIGIN)"
+            for release in ("noble", "noble-updates", "noble-security"):
+                print(f"https://m/ubuntu\t{{release}}\tmain\t{{origin}}")
+        sys.exit()
+    if fail == "no lists":
+        if any("ReleaseInfo=false" in a for a in args):
+            print("https://other/x\tstable\tmain\t$(ORIGIN)")
+            print("https://m/debian\tbookworm\tmain\t$(ORIGIN)")
+            print("https://m/debian\tbookworm-updates\tmain\t$(ORIGIN)")
+        sys.exit()
+    if fail == "odd": print("one odd line")
     print("https://m/debian\tbookworm\tmain\tDebian")
-    print("https://m/debian\tbookworm-updates\tmain\t$(ORIGIN)")
+    print("https://m/debian\tbookworm-updates\tmain\tDebian")
     print("https://m/security\tbookworm-security\tmain\tDebian")
     print("https://m/debian\tbookworm\tcontrib\tDebian")
     print("https://other/x\tstable\tmain\tSomebody")
@@ -38,19 +54,36 @@ config = pathlib.Path(args[1]).read_text()
 assert 'APT::Architecture "arm64"' in config
 root = pathlib.Path(args[1]).parent
 (log.parent / "sources").write_text((root / "sources.list").read_text())
+(log.parent / "config").write_text(config)
 args = [a for a in args[2:] if a != "-q"]
 if args[0] == "update":
-    if fail == "offline": sys.exit("W: Failed to fetch https://m/debian  Could not connect")
+    if fail == "offline":
+        sys.exit("W: Failed to fetch https://m/debian/dists/bookworm/InRelease  Could not connect")
+    for name in fail.split(","):
+        if name.startswith("missing "):
+            print(f"E: The repository 'https://m/debian {{name[8:]}} Release' does not have a "
+                  "Release file.", file=sys.stderr)
 elif args[0] == "depends":
-    if fail == "offline": sys.exit("E: No packages found")
-    print(args[1] + "\n  Depends: linux-image-6.1.0-1-cloud-arm64\n  Recommends: x")
+    if fail == "offline" or "no package" in fail: sys.exit("E: No packages found")
+    seven = os.environ.get("FAKE_KERNEL") == "7"
+    if not args[1][12:13].isdigit():
+        image = "linux-image-" + ("7.2.13+deb14" if seven else "6.1.0-1") + "-cloud-arm64"
+        base = "  Depends: linux-base-cloud-arm64\n" if seven else ""
+        print(f"{{args[1]}}\n{{base}}  Depends: {{image}}\n  Recommends: x")
+    elif seven:
+        print(args[1] + "\n  PreDepends: linux-base\n |Depends: dracut")
+        for part in "base", "binary", "modules":
+            print(f"  Depends: linux-{{part}}-{{args[1][12:]}}")
+    else:
+        print(args[1] + "\n  Depends: kmod\n  Depends: linux-base")
 elif "--print-uris" in args:
     for package in args[2:]:
         print(f"'https://m/{{package}}.deb' {{package}}_1%3a2_arm64.deb 10240 SHA256:0")
 elif args[0] == "download":
     if fail == "no space": sys.exit("W: x\nE: write error - write (28: No space left on device)")
     for package in args[1:]:
-        source = log.parent / ("kernel.tar" if package.startswith("linux") else "busybox.tar")
+        kind = "-".join(package.split("-")[:2])
+        source = log.parent / (kind + ".tar")
         pathlib.Path(package + "_1%3a2_arm64.deb").write_bytes(source.read_bytes())
 """
 
@@ -76,11 +109,26 @@ def fake_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_home: Path) 
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
     (folder / "log").touch()
     kernel = {"./lib/modules/x.ko": b"M" * 9000, "./boot/vmlinuz-6.1": b"KERNEL" * 1000}
-    (folder / "kernel.tar").write_bytes(tar(kernel))
-    (folder / "busybox.tar").write_bytes(tar({"./usr/bin/busybox": b"BUSYBOX"}))
+    (folder / "linux-image.tar").write_bytes(tar(kernel))
+    later = {"./usr/lib/modules/7.2.13/vmlinuz": b"LATER"}
+    (folder / "linux-binary.tar").write_bytes(tar(later))
+    (folder / "busybox-static.tar").write_bytes(tar({"./usr/bin/busybox": b"BUSYBOX"}))
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setenv("FAKE_LOG", str(folder / "log"))
+    machine_is(monkeypatch, "debian", "bookworm")
     return folder
+
+
+def machine_is(monkeypatch: pytest.MonkeyPatch, name: str, codename: str) -> None:
+    release = {"ID": name, "VERSION_CODENAME": codename}
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: release)
+
+
+def sources(fake_apt: Path) -> list[str]:
+    """What stands in our sources.list, without the options."""
+    lines = (fake_apt / "sources").read_text().splitlines()
+    assert all("arch=arm64 target=Packages" in line for line in lines)
+    return [re.sub(r"^deb \[.*\] (.*) main$", r"\1", line) for line in lines]
 
 
 def test_fetch_and_cache(fake_apt: Path, cache_home: Path) -> None:
@@ -103,27 +151,81 @@ def test_fetch_and_cache(fake_apt: Path, cache_home: Path) -> None:
 
 def test_sources_are_the_machines(fake_apt: Path) -> None:
     debian.fetch()
-    lines = (fake_apt / "sources").read_text().splitlines()
-    assert [re.sub(r"\[.*\] ", "", line) for line in lines] == [
-        "deb https://m/debian bookworm main",
-        "deb https://m/debian bookworm-updates main",
-        "deb https://m/security bookworm-security main",
+    assert sources(fake_apt) == [
+        "https://m/debian bookworm",
+        "https://m/debian bookworm-updates",
+        "https://m/security bookworm-security",
     ]
-    assert all("arch=arm64 target=Packages" in line for line in lines)
+
+
+def test_an_odd_line_of_apt_is_nothing(fake_apt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE", "odd")
+    assert debian.fetch().kernel.exists()
 
 
 def test_another_suite_and_flavour(fake_apt: Path) -> None:
     got = debian.fetch("trixie", "generic")
     assert got.folder.name == "trixie-generic"
     assert "depends linux-image-arm64\n" in (fake_apt / "log").read_text()
-    lines = (fake_apt / "sources").read_text().splitlines()
-    assert [line.split()[-2] for line in lines] == ["trixie", "trixie-updates", "trixie-security"]
+    assert sources(fake_apt) == [
+        "https://m/debian trixie",
+        "https://m/debian trixie-updates",
+        "https://m/security trixie-security",
+    ]
+
+
+def test_the_kernel_of_linux_7_has_a_package_of_its_own(
+    fake_apt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Since Debian 14, and in backports; its file is not in /boot any more."""
+    monkeypatch.setenv("FAKE_KERNEL", "7")
+    got = debian.fetch("sid")
+    assert got.kernel.read_bytes() == b"LATER"
+    assert list(got.packages) == ["linux-binary-7.2.13+deb14-cloud-arm64", "busybox-static"]
+
+
+@pytest.mark.parametrize(
+    ("suite", "base"),
+    [("trixie-backports", "trixie"), ("trixie-backports-sloppy", "trixie"),
+     ("experimental", "sid")],
+)  # fmt: skip
+def test_a_suite_over_another_one(fake_apt: Path, suite: str, base: str) -> None:
+    """Backports hold some packages, at a low priority: the rest is their base's."""
+    debian.fetch(suite)
+    assert sources(fake_apt) == [
+        f"https://m/debian {base}",
+        f"https://m/debian {suite}",
+        f"https://m/debian {base}-updates",
+        f"https://m/security {base}-security",
+    ]
+    assert f'APT::Default-Release "{suite}";' in (fake_apt / "config").read_text()
+
+
+def test_a_companion_that_is_missing_harms_nothing(
+    fake_apt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", "missing sid-updates,missing sid-security")
+    assert debian.fetch("sid").kernel.exists()
+
+
+def test_without_lists_a_debian_machine_knows_its_sources(
+    fake_apt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the containers, which throw them away."""
+    monkeypatch.setenv("FAKE", "no lists")
+    debian.fetch()
+    assert sources(fake_apt) == ["https://m/debian bookworm", "https://m/debian bookworm-updates"]
 
 
 @pytest.mark.parametrize(
     ("fail", "line"),
     [
         ("no sources", "apt has no Debian source"),
+        ("ubuntu", "apt has no Debian source"),
+        ("ubuntu without lists", "apt has no Debian source"),
+        ("no package", "cannot find linux-image-cloud-arm64 for arm64: No packages found"),
+        ("missing bookworm-updates,no package", "for arm64: No packages found"),
+        ("missing bookworm,no package", "arm64: The repository 'https://m/debian bookworm Rel"),
         ("offline", "cannot find linux-image-cloud-arm64 for arm64: Failed to fetch .* connect"),
         ("no space", r"cannot download .*: write error - write \(28: No space left on device\)"),
         ("truncated", "cannot unpack linux-image-.*: unexpected end of data"),
@@ -143,7 +245,7 @@ def test_failures_are_one_line_and_leave_nothing(
 
 
 def test_a_package_without_the_file(fake_apt: Path) -> None:
-    (fake_apt / "kernel.tar").write_bytes(tar({"./boot/config": b""}))
+    (fake_apt / "linux-image.tar").write_bytes(tar({"./boot/config": b""}))
     with pytest.raises(FetchError, match="holds no file boot/vmlinuz"):
         debian.fetch()
 
@@ -151,12 +253,10 @@ def test_a_package_without_the_file(fake_apt: Path) -> None:
 def test_no_apt(
     monkeypatch: pytest.MonkeyPatch, cache_home: Path, fake_apt: Path, tmp_path: Path
 ) -> None:
-    assert apt.available()
     (fake_apt / "dpkg-deb").unlink()
     with pytest.raises(FetchError, match="no dpkg-deb"):
         debian.fetch()
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert not apt.available()
     with pytest.raises(FetchError, match="no apt-get"):
         debian.fetch()
 

@@ -3,10 +3,11 @@
 The package sources, proxies and keys are the machine's; the lists, the cache and the architecture
 are ours, in a folder that the caller gives and removes. So nothing on the machine changes and no
 root is needed. Mirrors apt.conf(5), sources.list(5) ("target"), apt-get(8) ("indextargets",
-"download --print-uris"). Left out: dependencies beyond the one that a metapackage stands for.
+"download --print-uris"). Left out: dependencies, beyond telling which a package has.
 """
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from armkvm.vmm.errors import FetchError
+from armkvm.vmm.errors import FetchError, NoDebianError
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
@@ -25,6 +26,7 @@ CONFIG = """\
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
+#clear APT::Default-Release;
 APT::Architecture "arm64";
 APT::Architectures {{ "arm64"; }};
 APT::Sandbox::User "root";
@@ -40,13 +42,11 @@ Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
 """
 
+# Suites that are laid over another one; else the part before the first "-" names that.
+BASES = {"experimental": "sid", "rc-buggy": "sid"}
+
 # Called with bytes so far and bytes in all.
 Progress = Callable[[int, int], None]
-
-
-def available() -> bool:
-    """Whether this machine has what ``Apt`` runs."""
-    return shutil.which("apt-get") is not None
 
 
 @dataclass(frozen=True)
@@ -58,40 +58,53 @@ class Source:
 
 
 class Apt:
-    """apt-get with its own state under ``root``, for one suite (None: the machine's own)."""
+    """apt-get with its own state under ``root``, for one suite (None: the machine's own).
+
+    Raises NoDebianError where this machine has nothing to fetch with.
+    """
 
     def __init__(self, root: Path, suite: str | None) -> None:
         for program in ("apt-get", "apt-cache", "dpkg-deb"):
             if shutil.which(program) is None:
-                raise FetchError(f"cannot fetch Debian packages: this machine has no {program}")
+                raise NoDebianError(f"this machine has no {program}")
         if any(character in str(root) for character in '";{}\n'):
             raise FetchError(f"apt cannot work in a folder of that name: {root}")
         self._root = root
         self._update_error = ""
+        self._main, self._companions = _sources(suite)
         for folder in ("state/lists/partial", "cache/archives/partial", "debs"):
             (root / folder).mkdir(parents=True)
         (root / "state/status").touch()
-        (root / "apt.conf").write_text(CONFIG.format(root=root))
+        config = CONFIG.format(root=root)
+        if suite is not None and suite != _base(suite):
+            # Packages of backports have a lower priority unless they are asked for.
+            config += f'APT::Default-Release "{suite}";\n'
+        (root / "apt.conf").write_text(config)
         signed = f" signed-by={KEYRING}" if KEYRING.exists() else ""
         lines = [
             f"deb [arch=arm64 target=Packages{signed}] {source.site} {source.release} main\n"
-            for source in self._sources(suite)
+            for source in self._main + self._companions
         ]
         (root / "sources.list").write_text("".join(lines))
 
     def update(self) -> None:
         """Fetch the package lists. A source that fails matters only if a package is missed."""
         done = self._run("apt-get", "-q", "update")
-        self._update_error = _reason(done.stderr)
+        # A companion that is missing (sid has no sid-updates) is never why something else fails.
+        ours = [
+            line for line in done.stderr.splitlines()
+            if not any(_is_about(line, source) for source in self._companions)
+        ]  # fmt: skip
+        self._update_error = _reason("\n".join(ours))
 
-    def stands_for(self, metapackage: str) -> str:
-        """The package that a metapackage depends on: the kernel of linux-image-cloud-arm64."""
-        done = self._run("apt-cache", "depends", metapackage)
-        found = re.search(r"^ *Depends: ([a-z0-9][a-z0-9+.-]*)$", done.stdout, re.MULTILINE)
-        if found is None:
+    def depends(self, package: str) -> list[str]:
+        """The packages that a package depends on, without alternatives."""
+        done = self._run("apt-cache", "depends", package)
+        found = re.findall(r"^ *Depends: ([a-z0-9][a-z0-9+.-]*)$", done.stdout, re.MULTILINE)
+        if not found:
             reason = self._update_error or _reason(done.stderr) or "no such package"
-            raise FetchError(f"apt cannot find {metapackage} for arm64: {reason}")
-        return found[1]
+            raise FetchError(f"apt cannot find {package} for arm64: {reason}")
+        return found
 
     def download(self, packages: list[str], progress: Progress) -> list[Path]:
         """The .deb files of ``packages``, in that order."""
@@ -137,31 +150,6 @@ class Apt:
                     continue  # apt has just renamed it
         return total
 
-    def _sources(self, suite: str | None) -> list[Source]:
-        # The machine's configuration, not ours: no -c here.
-        form = "$(SITE)\t$(RELEASE)\t$(COMPONENT)\t$(ORIGIN)"
-        done = subprocess.run(
-            ["apt-get", "indextargets", "--format", form, "Created-By: Packages"],
-            capture_output=True, text=True, env=_environment(), stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        found = []
-        for line in done.stdout.splitlines():
-            site, release, component, origin = line.split("\t")
-            # Without lists apt does not know the origin and leaves the field as it is.
-            if component == "main" and origin in ("Debian", "", "$(ORIGIN)"):
-                found.append(Source(site, release))
-        found = list(dict.fromkeys(found))
-        if not found:
-            raise FetchError("cannot fetch: this machine's apt has no Debian source")
-        if suite is None:
-            return found
-        own = min((source.release for source in found), key=len)  # bookworm, not bookworm-updates
-        return [
-            Source(source.site, suite + source.release.removeprefix(own))
-            for source in found
-            if source.release.startswith(own)
-        ]
-
     def _command(self, program: str, *arguments: str) -> list[str]:
         return [program, "-c", str(self._root / "apt.conf"), *arguments]
 
@@ -171,6 +159,81 @@ class Apt:
             capture_output=True, text=True, errors="replace",
             env=_environment(), stdin=subprocess.DEVNULL, cwd=self._root / "debs",
         )  # fmt: skip
+
+
+def _sources(suite: str | None) -> tuple[list[Source], list[Source]]:
+    """The sources of a suite, made from the machine's: itself, and companions such as -updates."""
+    found = _machine_sources()
+    own = _own(found)
+    if suite is None:
+        main = [source for source in found if source.release == own]
+        return main, [source for source in found if source.release != own]
+    base = _base(suite)
+    main = [
+        Source(source.site, name)
+        for source in found if source.release == own
+        for name in dict.fromkeys((base, suite))
+    ]  # fmt: skip
+    companions = [
+        Source(source.site, base + source.release.removeprefix(own))
+        for source in found if source.release.startswith(own)
+    ]  # fmt: skip
+    return main, [source for source in companions if source not in main]
+
+
+def _base(suite: str) -> str:
+    return BASES.get(suite, suite.partition("-")[0])
+
+
+def _machine_sources() -> list[Source]:
+    """Debian's sources in this machine's apt."""
+    found = [source for source, origin in _targets() if origin == "Debian"]
+    if not found:
+        # Where no lists were fetched (containers remove them) apt does not know an origin: then
+        # a Debian machine's sources of its own release are taken for Debian's.
+        codename = _codename()
+        names = (codename, "oldstable", "stable", "testing", "unstable", "sid")
+        every = _targets("-o", "APT::Get::IndexTargets::ReleaseInfo=false")
+        found = [s for s, _ in every if codename and re.split("[-/]", s.release)[0] in names]
+        if any(source.release == codename for source in found):
+            found = [source for source in found if source.release.startswith(codename)]
+    if not found:
+        raise NoDebianError("this machine's apt has no Debian source")
+    return list(dict.fromkeys(found))
+
+
+def _targets(*options: str) -> list[tuple[Source, str]]:
+    """The sources of this machine's apt that have a component main, and their origins."""
+    form = "$(SITE)\t$(RELEASE)\t$(COMPONENT)\t$(ORIGIN)"
+    # The machine's configuration, not ours: no -c here.
+    done = subprocess.run(
+        ["apt-get", "indextargets", *options, "--format", form, "Created-By: Packages"],
+        capture_output=True, text=True, errors="replace", env=_environment(),
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    return [(Source(row[0], row[1]), row[3]) for row in rows if len(row) == 4 and row[2] == "main"]
+
+
+def _own(found: list[Source]) -> str:
+    """This machine's release: bookworm, not bookworm-updates."""
+    releases = [source.release for source in found]
+    codename = _codename()
+    return codename if codename in releases else min(releases, key=len)
+
+
+def _codename() -> str:
+    """The name of this machine's Debian release; "" where it is not Debian."""
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return ""
+    return release.get("VERSION_CODENAME", "") if release.get("ID") == "debian" else ""
+
+
+def _is_about(line: str, source: Source) -> bool:
+    """Whether a line of apt's is about that source: its name is whole, bookworm is a part only."""
+    return re.search(f"[ /]{re.escape(source.release)}[ /]", line) is not None
 
 
 def unpack(package: Path, pattern: str, target: Path) -> None:

@@ -30,7 +30,9 @@ METAPACKAGES: dict[Flavour, str] = {
     "rt": "linux-image-rt-arm64",
 }
 BUSYBOX = "busybox-static"
-KERNEL_PATTERN = r"boot/vmlinuz-.*"
+# Until Linux 6.x, and since 7 (Debian 14 and backports), when the package got a part of its own.
+KERNEL, BINARY = "linux-image-", "linux-binary-"
+KERNEL_PATTERN = r"boot/vmlinuz-.*|(usr/)?lib/modules/[^/]+/vmlinuz"
 BUSYBOX_PATTERN = r"(usr/)?bin/busybox"
 FILES = ("Image", "busybox")
 
@@ -122,7 +124,7 @@ def _make(partial: Path, suite: str | None, flavour: Flavour, progress: Progress
     source = apt.Apt(partial / "apt", suite)
     progress("reading Debian's package lists", 0, 0)
     source.update()
-    kernel = source.stands_for(METAPACKAGES[flavour])
+    kernel = kernel_package(source, flavour)
     step = f"downloading {kernel}"
     debs = source.download([kernel, BUSYBOX], lambda done, total: progress(step, done, total))
     progress("unpacking", 0, 0)
@@ -135,6 +137,16 @@ def _make(partial: Path, suite: str | None, flavour: Flavour, progress: Progress
         "files": {name: _description(guest / name) for name in FILES},
     }
     (guest / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def kernel_package(source: apt.Apt, flavour: Flavour) -> str:
+    """The package with the kernel of a flavour."""
+    metapackage = METAPACKAGES[flavour]
+    for package in source.depends(metapackage):
+        if package.startswith(KERNEL):
+            parts = source.depends(package)
+            return next((part for part in parts if part.startswith(BINARY)), package)
+    raise FetchError(f"{metapackage} stands for no kernel")
 
 
 def _name_and_version(deb: Path) -> tuple[str, str]:
