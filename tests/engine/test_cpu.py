@@ -12,8 +12,9 @@ import pytest
 from tests.engine.a64 import B_SELF, NOP, add, b, hvc, ldr, mov, movz, str_, svc
 from tests.engine.world import AF, CODE, DATA, EL0, EL1H, EL1T, VECTORS, Space, World
 
+from armkvm.arch.timer import NEVER
 from armkvm.engine import layout
-from armkvm.engine.cpu import NEVER, Cpu, Engine, Exit, Stage2
+from armkvm.engine.cpu import Cpu, Engine, Exit, Stage2
 
 M64 = (1 << 64) - 1
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from armkvm.host.cpu import NEVER
+from armkvm.arch.timer import NEVER
 from armkvm.host.hrtimer import Hrtimer, HrtimerBase
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tests.lockstep.private import Private, Reginfo
 
 from armkvm.arch.sysreg import ALL, STORED, SYSREGS, SysReg
-from armkvm.engine.native.timer import FREQUENCY
+from armkvm.arch.timer import FREQUENCY
 from armkvm.isa.disasm import decode
 
 if TYPE_CHECKING:

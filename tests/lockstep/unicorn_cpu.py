@@ -23,14 +23,13 @@ from tests.lockstep.sysregs import SystemRegisters
 from unicorn import arm64_const as regs
 
 from armkvm.arch.sysreg import BY_ENCODING, SysReg
+from armkvm.arch.timer import NEVER, NS_PER_TICK_SHIFT
 from armkvm.engine import layout
 from armkvm.engine.cpu import Backing, Engine
 from armkvm.host.cpu import (
     EXIT_IRQ,
     EXIT_LIMIT,
     EXIT_TRAP,
-    NEVER,
-    NS_PER_TICK_SHIFT,
     GuestCpu,
     GuestMemory,
 )

@@ -13,14 +13,14 @@ import os
 from typing import Any, NoReturn
 
 from armkvm.arch.sysreg import BY_ENCODING, SYSREGS, SysReg
+from armkvm.arch.timer import NEVER
 from armkvm.engine import layout
 from armkvm.engine.build import Loaded, Progress, artefact
 from armkvm.engine.exits import ARENA_FULL, Exit
 from armkvm.engine.hostmem import HostMemory
-from armkvm.engine.native.timer import FREQUENCY, NEVER, TICK_SHIFT
 from armkvm.engine.stage2 import Backing, Stage2
 
-__all__ = ["FREQUENCY", "NEVER", "TICK_SHIFT", "Backing", "Cpu", "Engine", "Exit", "Stage2"]
+__all__ = ["Backing", "Cpu", "Engine", "Exit", "Stage2"]
 
 _OFFSETS = {"sync": 0x000, "irq": 0x080, "fiq": 0x100, "serror": 0x180}
 

@@ -11,7 +11,19 @@ from armkvm.engine.interp.handler import Handler
 from armkvm.engine.llvm import module as natives
 from armkvm.engine.llvm.code import CC, PARAMS
 from armkvm.engine.llvm.ir import INTRINSICS, METADATA
-from armkvm.engine.native import control, exception, fpenv, gic, icache, memory, timer, tlb, walk
+from armkvm.engine.native import (
+    control,
+    exception,
+    fpenv,
+    gic,
+    gic_registers,
+    gic_window,
+    icache,
+    memory,
+    timer,
+    tlb,
+    walk,
+)
 from armkvm.isa.all import forms
 from armkvm.isa.decode import tree
 from armkvm.isa.table import Form
@@ -57,7 +69,10 @@ def module(
     `progress(done, total)` is called now and then while tracing.
     """
     natives.TEXTS.clear()
-    for part in (walk, icache, memory, tlb, exception, timer, gic, fpenv, host, control):
+    for part in (
+        walk, icache, memory, tlb, exception, timer, gic, gic_registers, gic_window, fpenv, host,
+        control,
+    ):  # fmt: skip
         part.build()
     all_forms = forms() if all_forms is None else all_forms
     parts: list[str] = []

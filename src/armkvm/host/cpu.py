@@ -19,11 +19,6 @@ EXIT_IRQ: Final = 0
 EXIT_TRAP: Final = 2
 EXIT_LIMIT: Final = 4
 
-NEVER: Final = 2**63 - 1  # a deadline that is off, a limit that is not set
-
-# The generic timer counts at 62.5 MHz: one tick is 16 ns, so that converting is a shift.
-NS_PER_TICK_SHIFT: Final = 4
-
 
 class GuestState(ctypes.Structure):
     """The registers and the engine's own words that host and kvm reach, 64 bits each.

@@ -12,7 +12,7 @@ from bisect import insort_right
 from collections.abc import Callable
 from operator import attrgetter
 
-from armkvm.host.cpu import NEVER
+from armkvm.arch.timer import NEVER
 
 _expires = attrgetter("expires")
 

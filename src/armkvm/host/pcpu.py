@@ -16,14 +16,14 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT, GuestCpu, GuestState
+from armkvm.arch.gic import PPI_PHYSICAL_TIMER, PPI_VIRTUAL_TIMER
+from armkvm.arch.timer import NEVER, NS_PER_TICK_SHIFT, armed
+from armkvm.host.cpu import GuestCpu, GuestState
 from armkvm.host.hrtimer import HrtimerBase
 
 if TYPE_CHECKING:
     from armkvm.host.clock import Clock
 
-HOST_VTIMER_PPI = 27
-HOST_PTIMER_PPI = 30
 TICK_PERIOD_NS = 4_000_000  # a host of 250 Hz
 LEAST_SLICE_NS = 20_000  # of a vCPU that has been given a slice
 
@@ -93,7 +93,7 @@ class PerCpuIrq:
     def output(self) -> bool:
         """The timer's output: ENABLE, not IMASK, and the condition met (Arm ARM D11.2.4)."""
         state = self.pcpu.state
-        if state is None or getattr(state, f"{self._timer}_ctl") & 3 != 1:
+        if state is None or not armed(getattr(state, f"{self._timer}_ctl")):
             return False
         offset: int = state.cntvoff if self._timer == "cntv" else state.cntpoff
         now = (self.pcpu.ns >> NS_PER_TICK_SHIFT) - offset & M64
@@ -119,8 +119,8 @@ class PhysicalCpu:
         self.hrtimers = hrtimers or HrtimerBase()
         self.state: GuestState | None = None  # of the guest CPU that is installed
         self.vcpu: object = None  # kvm_running_vcpu: for kvm to know what it is
-        self.vtimer_irq = PerCpuIrq(self, HOST_VTIMER_PPI, "cntv")
-        self.ptimer_irq = PerCpuIrq(self, HOST_PTIMER_PPI, "cntp")
+        self.vtimer_irq = PerCpuIrq(self, PPI_VIRTUAL_TIMER, "cntv")
+        self.ptimer_irq = PerCpuIrq(self, PPI_PHYSICAL_TIMER, "cntp")
         # Time at the last stop, and the line through (count, base) that the engine was told.
         self.ns = 0
         self.base = 0

@@ -22,13 +22,13 @@ import ctypes
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
+from armkvm.arch.esr import IL
+from armkvm.arch.timer import NEVER, NS_PER_TICK_SHIFT, armed
 from armkvm.engine.stage2 import Backing
 from armkvm.host.cpu import (
     EXIT_IRQ,
     EXIT_LIMIT,
     EXIT_TRAP,
-    NEVER,
-    NS_PER_TICK_SHIFT,
     STATE_FIELDS,
     GuestMemory,
     GuestState,
@@ -36,7 +36,6 @@ from armkvm.host.cpu import (
 
 M64 = (1 << 64) - 1
 PSTATE_I = 1 << 7
-IL = 1 << 25
 RESET_PSTATE = 0x3C5
 
 _VBAR_EL1 = (3, 0, 12, 0, 0)
@@ -287,8 +286,8 @@ class ScriptedCpu:
         """A timer's output that is not masked is high."""
         s = self.state
         ticks = self._ns() >> NS_PER_TICK_SHIFT
-        virt = s.cntv_ctl & 3 == 1 and s.cntv_cval <= ticks - s.cntvoff & M64
-        phys = s.cntp_ctl & 3 == 1 and s.cntp_cval <= ticks - s.cntpoff & M64
+        virt = armed(s.cntv_ctl) and s.cntv_cval <= ticks - s.cntvoff & M64
+        phys = armed(s.cntp_ctl) and s.cntp_cval <= ticks - s.cntpoff & M64
         return bool((virt and not s.cntv_masked) or (phys and not s.cntp_masked))
 
     def _skip(self) -> None:

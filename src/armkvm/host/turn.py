@@ -31,7 +31,7 @@ from contextlib import contextmanager
 from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
-from armkvm.host.cpu import NEVER
+from armkvm.arch.timer import NEVER
 
 if TYPE_CHECKING:
     from armkvm.host.clock import Clock

@@ -21,8 +21,19 @@ import errno
 from typing import TYPE_CHECKING
 
 from armkvm.abi.kvm import KVM_ARM_DEV_EL1_PTIMER, KVM_ARM_DEV_EL1_VTIMER
+from armkvm.arch.gic import PPI_PHYSICAL_TIMER, PPI_VIRTUAL_TIMER
+from armkvm.arch.timer import (
+    CNTHCTL_EL1PCEN,
+    CNTHCTL_EL1PCTEN,
+    CTL_ENABLE,
+    CTL_IMASK,
+    CTL_ISTATUS,
+    NEVER,
+    NS_PER_TICK_SHIFT,
+    armed,
+)
 from armkvm.host import sched
-from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT, word
+from armkvm.host.cpu import word
 from armkvm.host.hrtimer import Hrtimer
 from armkvm.kvm.file import fail
 from armkvm.kvm.kvm_host import M64, kvm_get_running_vcpu
@@ -41,14 +52,7 @@ if TYPE_CHECKING:
     from armkvm.host.pcpu import PerCpuIrq, PhysicalCpu
     from armkvm.kvm.vcpu import Vcpu
 
-ENABLE, IT_MASK, IT_STAT = 1, 2, 4  # CNTx_CTL
-
-DEFAULT_VTIMER_PPI = 27
-DEFAULT_PTIMER_PPI = 30
-DEFAULT_PPIS = (DEFAULT_VTIMER_PPI, DEFAULT_PTIMER_PPI)
-
-# CNTHCTL_EL2, nVHE layout: accesses from EL1 that do not trap
-CNTHCTL_EL1PCTEN, CNTHCTL_EL1PCEN = 1, 2
+DEFAULT_PPIS = (PPI_VIRTUAL_TIMER, PPI_PHYSICAL_TIMER)
 
 # timer registers, as KVM names them
 TIMER_REG_CNT, TIMER_REG_CVAL, TIMER_REG_TVAL, TIMER_REG_CTL = range(4)
@@ -117,14 +121,14 @@ class TimerContext:
 
     def can_fire(self) -> bool:
         """Enabled and not masked: kvm_timer_irq_can_fire(). Saved state only."""
-        return self.ctl & (ENABLE | IT_MASK) == ENABLE
+        return armed(self.ctl)
 
     def should_fire(self) -> bool:
         """The output: kvm_timer_should_fire()."""
         pcpu = self.loaded_on
         if pcpu is None:
-            return self.ctl & (ENABLE | IT_MASK) == ENABLE and self.cval <= self.counter()
-        if self._ctl.value & (ENABLE | IT_MASK) != ENABLE:
+            return armed(self.ctl) and self.cval <= self.counter()
+        if not armed(self._ctl.value):
             return False
         return self._cval.value <= (pcpu.ns >> NS_PER_TICK_SHIFT) - self._loaded_offset & M64
 
@@ -225,7 +229,7 @@ class TimerContext:
             return self.cval - self.counter() & 0xFFFF_FFFF
         if register == TIMER_REG_CTL:
             # ISTATUS is UNKNOWN while ENABLE is 0; KVM shows the condition regardless.
-            return self.ctl | IT_STAT if self.cval <= self.counter() else self.ctl
+            return self.ctl | CTL_ISTATUS if self.cval <= self.counter() else self.ctl
         if register == TIMER_REG_CVAL:
             return self.cval
         return self.counter()
@@ -236,7 +240,7 @@ class TimerContext:
             distance = (value & 0xFFFF_FFFF ^ 0x8000_0000) - 0x8000_0000
             self.cval = self.counter() + distance & M64
         elif register == TIMER_REG_CTL:
-            self.ctl = value & (ENABLE | IT_MASK)
+            self.ctl = value & (CTL_ENABLE | CTL_IMASK)
         elif register == TIMER_REG_CVAL:
             self.cval = value
 
@@ -367,7 +371,7 @@ class ArchTimer:
         if self.direct_ptimer is not None:
             self.direct_ptimer.restore_state(pcpu)
         emul = self.emul_ptimer
-        if emul is not None and (emul.level or emul.ctl & ENABLE):
+        if emul is not None and (emul.level or emul.ctl & CTL_ENABLE):
             # Not the hardware's: the soft timer that `put` has cancelled must watch it again.
             emul.emulate(pcpu)
         self._set_traps()

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from armkvm.arch.timer import NEVER
 from armkvm.host import sched
-from armkvm.host.cpu import NEVER
 from armkvm.host.pcpu import PhysicalCpu
 from armkvm.kvm import kvm_host as h
 from armkvm.kvm.pmu import emul as pmu_emul

@@ -24,7 +24,6 @@ KVM_GUESTDBG_VALID_MASK: Final = (
     k.KVM_GUESTDBG_ENABLE | k.KVM_GUESTDBG_USE_SW_BP | k.KVM_GUESTDBG_USE_HW
     | k.KVM_GUESTDBG_SINGLESTEP
 )  # fmt: skip
-FSC_DEBUG: Final = 0x22
 BCR_ENABLE: Final = 1
 
 
@@ -47,10 +46,10 @@ class GuestDebug:
         pc = self.vcpu.state.pc
         if self.single_step and self._from is not None and pc != self._from:
             self._from = None
-            self.exit(e.EC_SOFTSTP_LOW << e.EC_SHIFT | e.IL | FSC_DEBUG)
+            self.exit(e.EC_SOFTSTP_LOW << e.EC_SHIFT | e.IL | e.FSC_DEBUG)
             return True
         if pc in self.breakpoints:
-            self.exit(e.EC_BREAKPT_LOW << e.EC_SHIFT | e.IL | FSC_DEBUG)
+            self.exit(e.EC_BREAKPT_LOW << e.EC_SHIFT | e.IL | e.FSC_DEBUG)
             return True
         return False
 
@@ -64,7 +63,7 @@ class GuestDebug:
         code = cpu.run()
         state.limit = limit
         if code == EXIT_LIMIT and state.count > count:
-            state.esr_el2 = e.EC_SOFTSTP_LOW << e.EC_SHIFT | e.IL | FSC_DEBUG
+            state.esr_el2 = e.EC_SOFTSTP_LOW << e.EC_SHIFT | e.IL | e.FSC_DEBUG
             self._from = None
             return EXIT_TRAP
         return code

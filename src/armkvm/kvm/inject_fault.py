@@ -9,7 +9,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from armkvm.arch import esr as e
-from armkvm.kvm import kvm_host as h
+from armkvm.arch.hcr import HCR_VSE
 from armkvm.kvm.file import fail
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def kvm_inject_undefined(vcpu: Vcpu) -> None:
 
 def get_events(vcpu: Vcpu, events: KvmVcpuEvents) -> None:
     """KVM_GET_VCPU_EVENTS."""
-    events.serror_pending = int(bool(vcpu.hcr & h.HCR_VSE))
+    events.serror_pending = int(bool(vcpu.hcr & HCR_VSE))
     events.serror_has_esr = int(vcpu.vm.host.kind.ras)
     if events.serror_pending and events.serror_has_esr:
         events.serror_esr = vcpu.vsesr
@@ -78,7 +78,7 @@ def set_events(vcpu: Vcpu, events: KvmVcpuEvents) -> None:
         iss = events.serror_esr if events.serror_has_esr else e.SERROR_IDS
         vcpu.vsesr = iss if ras else 0
         with vcpu.wait:
-            vcpu.hcr |= h.HCR_VSE
+            vcpu.hcr |= HCR_VSE
     if events.ext_dabt_pending:
         # The access that exited has failed: the next KVM_RUN must not complete it at the vector.
         vcpu.mmio_needed = False
@@ -90,6 +90,6 @@ def deliver_serror(vcpu: Vcpu) -> None:
     cpu = vcpu.cpu
     if not cpu.pstate & PSTATE_A:
         with vcpu.wait:
-            vcpu.hcr &= ~h.HCR_VSE
+            vcpu.hcr &= ~HCR_VSE
         esr = e.EC_SERROR << e.EC_SHIFT | e.IL | vcpu.vsesr
         cpu.take_exception(esr, vcpu.state.far_el1, kind="serror")

@@ -11,9 +11,10 @@ import errno
 from typing import TYPE_CHECKING
 
 from armkvm.abi import kvm as k
+from armkvm.arch.hcr import HCR_VF, HCR_VI
 from armkvm.host import sched
 from armkvm.kvm.file import fail
-from armkvm.kvm.kvm_host import HCR_VF, HCR_VI, REQ_IRQ_PENDING
+from armkvm.kvm.kvm_host import REQ_IRQ_PENDING
 from armkvm.kvm.vgic.irq import VGIC_NR_PRIVATE_IRQS, VGIC_NR_SGIS, inject_irq
 
 if TYPE_CHECKING:

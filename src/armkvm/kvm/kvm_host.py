@@ -1,9 +1,10 @@
-"""Constants that the hypervisor's files share, after linux/kvm_host.h, asm/kvm_host.h
-and asm/kvm_arm.h."""
+"""Constants that the hypervisor's files share, after linux/kvm_host.h and asm/kvm_host.h."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
+
+from armkvm.arch.hcr import HCR_VF, HCR_VI, HCR_VSE
 
 if TYPE_CHECKING:
     from armkvm.host.pcpu import PhysicalCpu
@@ -11,10 +12,7 @@ if TYPE_CHECKING:
 
 M64: Final = (1 << 64) - 1
 
-# HCR_EL2: virtual IRQ, FIQ and SError are pending
-HCR_VF: Final = 1 << 6
-HCR_VI: Final = 1 << 7
-HCR_VSE: Final = 1 << 8
+# vcpu->hcr: virtual IRQ, FIQ and SError are pending
 LINES: Final = HCR_VF | HCR_VI | HCR_VSE
 
 # vcpu->mode: whether who raises something must kick

@@ -14,7 +14,7 @@ from armkvm.abi.kvm import KVM_ARM_VCPU_PSCI_0_2
 from armkvm.abi.psci import KVM_ARM_PSCI_0_1, KVM_ARM_PSCI_0_2, KVM_ARM_PSCI_1_0, KVM_ARM_PSCI_1_1
 from armkvm.abi.structs import KvmRegs, UserFpsimdState, UserPtRegs
 from armkvm.arch.sysreg import BY_ENCODING, STORED
-from armkvm.host.cpu import NS_PER_TICK_SHIFT
+from armkvm.arch.timer import NS_PER_TICK_SHIFT
 from armkvm.kvm import arch_timer as at
 from armkvm.kvm.file import fail
 from armkvm.kvm.hypercalls import STD_HYP_PV_TIME, VENDOR_HYP_FUNC_FEAT, VENDOR_HYP_PTP

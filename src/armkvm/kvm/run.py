@@ -18,6 +18,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING
 
 from armkvm.abi.kvm import KVM_EXIT_INTR, KVM_EXIT_MMIO, KVM_EXIT_UNKNOWN, KVM_MP_STATE_SUSPENDED
+from armkvm.arch.hcr import HCR_VSE
 from armkvm.host import sched
 from armkvm.host.cpu import EXIT_IRQ
 from armkvm.kvm import kvm_host as h
@@ -204,9 +205,9 @@ def check_vcpu_requests(vcpu: Vcpu) -> int:
 def load_lines(vcpu: Vcpu) -> None:
     """HCR_EL2 goes to the hardware on entry."""
     hcr = vcpu.hcr
-    if hcr & h.HCR_VSE:
+    if hcr & HCR_VSE:
         deliver_serror(vcpu)
     state = vcpu.state
     state.hcr_vi = hcr >> 7 & 1
     state.hcr_vf = hcr >> 6 & 1
-    vcpu.lines_in_hw = hcr & ~h.HCR_VSE
+    vcpu.lines_in_hw = hcr & ~HCR_VSE

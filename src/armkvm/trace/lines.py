@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from armkvm.abi.kvm import KVM_ARM_DEV_EL1_PTIMER, KVM_ARM_DEV_EL1_VTIMER
+from armkvm.arch.hcr import HCR_VF, HCR_VI
 from armkvm.kvm import Vcpu
-from armkvm.kvm.kvm_host import HCR_VF, HCR_VI
 
 LEVEL, REPORTED, MASKED = "level", "reported", "host irq masked"
 IRQ, FIQ = "irq line", "fiq line"

@@ -8,6 +8,13 @@ QEMU's 64 KiB window. Left out: flash, fw_cfg, PCI, GPIO, secure devices.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from armkvm.arch.gic import (
+    GICC_SIZE,
+    PPI_HYP_TIMER,
+    PPI_PHYSICAL_TIMER,
+    PPI_SECURE_PHYSICAL_TIMER,
+    PPI_VIRTUAL_TIMER,
+)
 from armkvm.vmm.fdt import Fdt
 
 
@@ -22,7 +29,7 @@ class Place(NamedTuple):
 
 
 GICD = Place(0x0800_0000, 0x1_0000)
-GICC = Place(0x0801_0000, 0x2000)
+GICC = Place(0x0801_0000, GICC_SIZE)
 
 # SPIs of the interrupt controller. QEMU's virt has 256.
 SPIS = 256
@@ -32,13 +39,6 @@ RAM_BASE = 0x4000_0000
 # (Documentation/arch/arm64/booting.rst).
 FLAT_BASE = 0x4008_0000
 KERNEL_BASE = 0x4020_0000
-
-# Interrupt IDs of the PPIs, as BSA (DEN0094) assigns them.
-PPI_PMU = 23
-PPI_HYP_TIMER = 26
-PPI_VIRTUAL_TIMER = 27
-PPI_SECURE_PHYSICAL_TIMER = 29
-PPI_PHYSICAL_TIMER = 30
 
 # First and third cell of an interrupt specifier (bindings/interrupt-controller/arm,gic.yaml).
 FDT_SPI = 0

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hin
 from armkvm.abi import kvm as k
 from armkvm.abi import regs as r
 from armkvm.abi import structs as st
+from armkvm.arch.timer import CTL_ENABLE, CTL_IMASK, CTL_ISTATUS
 from armkvm.vmm.errors import GuestError
 from armkvm.vmm.irqchip import kernel_gic_state
 from armkvm.vmm.irqchip.kernel_gic import KernelGic
@@ -48,7 +49,6 @@ TIMERS = (
 CLEARING = (
     r.sys_reg(3, 0, 9, 14, 2), r.sys_reg(3, 3, 9, 12, 2), r.sys_reg(3, 3, 9, 12, 3),
 )  # fmt: skip
-CTL_ENABLE, CTL_IMASK, CTL_ISTATUS = 1, 2, 4
 
 PIECE = 1 << 16  # memory is looked at, and kept, in pieces of this many bytes
 

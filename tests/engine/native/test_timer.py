@@ -8,11 +8,14 @@ import pytest
 from tests.engine.a64 import B_SELF, NOP, add, b, hvc, mrs, msr, svc
 from tests.engine.world import CODE, EL0, EL1H, VECTORS, World
 
-from armkvm.engine.cpu import FREQUENCY, NEVER, Exit
+from armkvm.arch.timer import CTL_ENABLE as ENABLE
+from armkvm.arch.timer import CTL_IMASK as IMASK
+from armkvm.arch.timer import CTL_ISTATUS as ISTATUS
+from armkvm.arch.timer import FREQUENCY, NEVER
+from armkvm.engine.cpu import Exit
 
 M64 = (1 << 64) - 1
 TIMERS = pytest.mark.parametrize(("t", "off"), [("cntv", "cntvoff"), ("cntp", "cntpoff")])
-ENABLE, IMASK, ISTATUS = 1, 2, 4
 
 
 def now_ns(world: World, count: int | None = None) -> int:

@@ -10,6 +10,7 @@ from tests.kvm.rig import fails
 from tests.kvm.vgic.vgic_rig import VgicRig, acked, ended, state
 
 from armkvm.abi import kvm as k
+from armkvm.arch import gic as g
 from armkvm.kvm.kvm_host import REQ_IRQ_PENDING
 from armkvm.kvm.vgic import irq as v
 from armkvm.kvm.vgic.mmio_v2 import write_sgir
@@ -44,10 +45,10 @@ def test_a_level_interrupt_lives_as_long_as_its_line(rig: VgicRig) -> None:
     rig.line(SPI, True)
     (lr,) = rig.enter()
     assert lr & 0x3FF == SPI
-    assert lr >> v.LR_PRIORITY_SHIFT & 0xFF == 0xA0
-    assert bool(lr & v.LR_GROUP) == (rig.version == 3)
+    assert lr >> g.ICH_LR_PRIORITY_SHIFT & 0xFF == 0xA0
+    assert bool(lr & g.ICH_LR_GROUP) == (rig.version == 3)
     assert state(lr) == "P"
-    assert lr & v.LR_EOI  # tell us when the guest ends it
+    assert lr & g.ICH_LR_EOI  # tell us when the guest ends it
     rig.leave(acked(lr))
     (lr,) = rig.enter()
     assert state(lr) == "A"  # not pending as well, though the line is high
@@ -67,13 +68,13 @@ def test_an_edge_is_latched_and_may_come_again_while_active(rig: VgicRig) -> Non
     rig.line(SPI, False)
     (lr,) = rig.enter()
     assert state(lr) == "P"
-    assert not lr & v.LR_EOI
+    assert not lr & g.ICH_LR_EOI
     assert not latched(irq)  # it is in the list register now
     rig.leave(acked(lr))
     rig.line(SPI, True)
     (lr,) = rig.enter()
     assert state(lr) == "PA"
-    rig.leave(lr & ~v.LR_ACTIVE)
+    rig.leave(lr & ~g.ICH_LR_ACTIVE)
     assert latched(irq)
     (lr,) = rig.enter()
     rig.leave(ended(acked(lr)))
@@ -98,7 +99,7 @@ def test_pending_irq_looks_at_mask_enable_and_active(rig: VgicRig) -> None:
     irq = rig.enabled(SPI)
     rig.line(SPI, True)
     assert not vgic.pending_irq()  # the priority mask is zero
-    vgic.vmcr.value = 0xF0 << v.VMCR_PMR_SHIFT
+    vgic.vmcr.value = 0xF0 << g.ICH_VMCR_PMR_SHIFT
     assert vgic.pending_irq()
     irq.priority = 0xF0
     assert not vgic.pending_irq()
@@ -123,13 +124,13 @@ def test_more_than_fit_come_by_priority_and_ask_to_come_back(rig: VgicRig) -> No
         rig.line(SPI + n, True)
     lrs = rig.enter()
     assert [lr & 0x3FF for lr in lrs] == [SPI + 5, SPI + 4, SPI + 3, SPI + 2]
-    assert rig.vgic().hcr.value == v.HCR_EN | v.HCR_UIE
+    assert rig.vgic().hcr.value == g.ICH_HCR_EN | g.ICH_HCR_UIE
     for n in range(2, 6):
         rig.line(SPI + n, False)
     rig.leave(*(ended(lr) for lr in lrs))
-    assert rig.vgic().hcr.value == v.HCR_EN
+    assert rig.vgic().hcr.value == g.ICH_HCR_EN
     assert [lr & 0x3FF for lr in rig.enter()] == [SPI + 1, SPI]
-    assert rig.vgic().hcr.value == v.HCR_EN
+    assert rig.vgic().hcr.value == g.ICH_HCR_EN
 
 
 def test_active_ones_keep_their_list_registers(rig: VgicRig) -> None:
@@ -160,9 +161,9 @@ def test_a_mapped_interrupt_is_linked_and_sampled(rig: VgicRig) -> None:
     v.map_phys_irq(rig.vcpus[0], 27, 27, lambda: level[0])
     rig.line(27, True)
     (lr,) = rig.enter()
-    assert lr & v.LR_HW
-    assert lr >> v.LR_PHYS_ID_SHIFT & 0x1FFF == 27
-    assert not lr & v.LR_EOI
+    assert lr & g.ICH_LR_HW
+    assert lr >> g.ICH_LR_PHYS_ID_SHIFT & 0x1FFF == 27
+    assert not lr & g.ICH_LR_EOI
     assert not high(irq)
     rig.leave(lr)  # the guest has not looked
     assert high(irq)
@@ -215,8 +216,8 @@ def test_an_sgi_is_taken_once_for_each_sender(v2: VgicRig) -> None:
     seen = []
     for last in (False, False, True):
         lrs = v2.enter()
-        seen.append(lrs[0] >> v.LR_CPUID_SHIFT & 7)
-        assert bool(lrs[0] & v.LR_EOI) == (not last)
+        seen.append(lrs[0] >> g.ICH_LR_CPUID_SHIFT & 7)
+        assert bool(lrs[0] & g.ICH_LR_EOI) == (not last)
         assert (len(lrs) > 1) == last
         v2.leave(ended(lrs[0]), *lrs[1:])
     assert seen == [0, 1, 2]
@@ -248,7 +249,7 @@ def test_an_active_sgi_keeps_its_sender(v2: VgicRig) -> None:
     v2.leave(acked(lr))
     assert irq.active_source == 2
     (lr,) = v2.enter()
-    assert lr >> v.LR_CPUID_SHIFT & 7 == 2
+    assert lr >> g.ICH_LR_CPUID_SHIFT & 7 == 2
     # SGI 0, priority 0, ended: the list register reads zero, and is folded all the same.
     v2.leave(0)
     assert not irq.active

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.kvm.rig import fails
-from tests.kvm.vgic.vgic_rig import REDIST, VgicRig, acked
+from tests.kvm.vgic.vgic_rig import REDIST, VgicRig, acked, ended
 
 from armkvm.abi import vgic as a
-from armkvm.kvm.vgic import irq as v
+from armkvm.arch import gic as g
 from armkvm.kvm.vgic import mmio_v2 as vgic_mmio_v2
 from armkvm.kvm.vgic import mmio_v3 as vgic_mmio_v3
 from armkvm.kvm.vgic.mmio import VgicIoDevice, intid_of
@@ -252,7 +252,7 @@ def test_cpu_interface_of_a_gicv2_by_user_space() -> None:
 
     assert reg(0, 0x3FF) == 0x21F
     assert reg(4, 0x1E) == 0x1E  # as GICH_VMCR has it
-    assert rig.vgic().vmcr.value >> v.VMCR_PMR_SHIFT == 0xF0
+    assert rig.vgic().vmcr.value >> g.ICH_VMCR_PMR_SHIFT == 0xF0
     assert reg(8, 5) == 5
     assert reg(0x1C, 6) == 6
     assert reg(0xD0, 0x8000_0001) == 0x8000_0001
@@ -359,12 +359,12 @@ def play(rig: VgicRig, step: tuple[str, int, int, int | None, int]) -> None:
             vgic_mmio_v2.write_sgir(vcpu, 0xF00, 4, value & 0xFFFF_FFFF)
     elif kind == "run":
         lrs = rig.enter(cpu)
-        assert len(lrs) <= v.NR_LR
+        assert len(lrs) <= g.NR_LR
         assert len({(lr & 0x1FFF) for lr in lrs}) == len(lrs)
         # What a guest may have made of them: each state bit cleared, moved or kept.
         seed = value or 0
-        rig.leave(*(acked(lr) if seed >> i & 1 else lr & ~v.LR_STATE for i, lr in enumerate(lrs)),
-                  cpu=cpu)  # fmt: skip
+        left = [acked(lr) if seed >> i & 1 else ended(lr) for i, lr in enumerate(lrs)]
+        rig.leave(*left, cpu=cpu)
 
 
 def sound(rig: VgicRig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from armkvm.abi import kvm as k
 from armkvm.abi import vgic as a
+from armkvm.arch import gic as g
 from armkvm.host.scripted import Script, ScriptedBackend
 from armkvm.kvm import System, Vcpu
 from armkvm.kvm.vgic import irq as v
@@ -98,7 +99,7 @@ class VgicRig:
         for reg, value in zip(vgic.lrs, lrs, strict=False):
             reg.value = value
         vgic.sync_hwstate()
-        assert [reg.value for reg in vgic.lrs] == [0] * v.NR_LR
+        assert [reg.value for reg in vgic.lrs] == [0] * g.NR_LR
 
     def close(self) -> None:
         self.device.close()
@@ -110,14 +111,14 @@ class VgicRig:
 
 def acked(lr: int) -> int:
     """Pending to active, as reading IAR does."""
-    return lr & ~v.LR_PENDING | v.LR_ACTIVE
+    return lr & ~g.ICH_LR_PENDING | g.ICH_LR_ACTIVE
 
 
 def ended(lr: int) -> int:
     """Neither, as writing EOIR does."""
-    return lr & ~v.LR_STATE
+    return lr & ~g.ICH_LR_STATE
 
 
 def state(lr: int) -> str:
     """ "", "P", "A" or "PA"."""
-    return "P" * bool(lr & v.LR_PENDING) + "A" * bool(lr & v.LR_ACTIVE)
+    return "P" * bool(lr & g.ICH_LR_PENDING) + "A" * bool(lr & g.ICH_LR_ACTIVE)

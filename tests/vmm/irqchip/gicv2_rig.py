@@ -1,5 +1,6 @@
 """A GICv2 with its wires in reach, for the tests of its parts."""
 
+from armkvm.arch import gic as g
 from armkvm.vmm.devices.device import OddAccesses
 from armkvm.vmm.irqchip import gicv2_cpu_interface as c
 from armkvm.vmm.irqchip import gicv2_distributor as d
@@ -26,7 +27,7 @@ class Rig:
                 for sgi in range(16):
                     self.priority(sgi, 0xA0, cpu)
                 self.cpu(c.PMR, 0xF0, cpu)
-                self.cpu(c.CTLR, c.CTLR_ENABLE_GRP0 | c.CTLR_ENABLE_GRP1, cpu)
+                self.cpu(c.CTLR, g.GICC_CTLR_ENABLE_GRP0 | g.GICC_CTLR_ENABLE_GRP1, cpu)
             self.odd.count = 0
 
     def set_irq(self, cpu: int, level: bool) -> None:

@@ -3,6 +3,7 @@
 import pytest
 from tests.vmm.irqchip.gicv2_rig import SPI0, Rig
 
+from armkvm.arch import gic as g
 from armkvm.vmm.irqchip import gicv2_cpu_interface as c
 from armkvm.vmm.irqchip import gicv2_distributor as d
 
@@ -87,7 +88,7 @@ def test_group_1_is_grouped_by_abpr_unless_cbpr() -> None:
     assert rig.irq == [True]
     rig.cpu(c.BPR, 4)
     assert rig.irq == [True]
-    rig.cpu(c.CTLR, rig.cpu_read(c.CTLR) | c.CTLR_CBPR)
+    rig.cpu(c.CTLR, rig.cpu_read(c.CTLR) | g.GICC_CTLR_CBPR)
     assert rig.irq == [True]  # 0x80 against the 0x90 that runs
     rig.cpu(c.BPR, 7)
     assert rig.irq == [True]
@@ -112,9 +113,9 @@ def test_hppir_ignores_mask_and_running_priority_but_not_enables() -> None:
     rig.gic.set_spi(1, True)
     rig.cpu(c.PMR, 0)
     assert (rig.cpu_read(c.HPPIR), rig.cpu_read(c.AHPPIR)) == (SPI0 + 1, 1023)
-    rig.cpu(c.CTLR, c.CTLR_ENABLE_GRP1)
+    rig.cpu(c.CTLR, g.GICC_CTLR_ENABLE_GRP1)
     assert rig.cpu_read(c.HPPIR) == 1023
-    rig.cpu(c.CTLR, c.CTLR_ENABLE_GRP0)
+    rig.cpu(c.CTLR, g.GICC_CTLR_ENABLE_GRP0)
     rig.dist(d.CTLR, 2)
     assert rig.cpu_read(c.HPPIR) == 1023
     rig.dist(d.CTLR, 1)
@@ -134,7 +135,7 @@ def test_group_1_is_read_through_the_alias_or_with_ackctl() -> None:
     assert (rig.ack(), rig.cpu_read(c.HPPIR)) == (1022, 1022)
     assert rig.cpu_read(c.AHPPIR) == SPI0
     assert not rig.bit(d.ISACTIVER, SPI0)
-    rig.cpu(c.CTLR, rig.cpu_read(c.CTLR) | c.CTLR_ACK_CTL)
+    rig.cpu(c.CTLR, rig.cpu_read(c.CTLR) | g.GICC_CTLR_ACK_CTL)
     assert (rig.cpu_read(c.HPPIR), rig.ack()) == (SPI0, SPI0)
     assert (rig.cpu_read(c.APR), rig.cpu_read(c.NSAPR)) == (0, 1 << 20)
     rig.eoi(SPI0)
@@ -152,7 +153,7 @@ def test_group_0_is_not_read_through_the_alias() -> None:
 
 def test_fiqen_moves_group_0_and_only_that_to_fiq() -> None:
     rig = Rig()
-    rig.cpu(c.CTLR, c.CTLR_ENABLE_GRP0 | c.CTLR_ENABLE_GRP1 | c.CTLR_FIQ_EN)
+    rig.cpu(c.CTLR, g.GICC_CTLR_ENABLE_GRP0 | g.GICC_CTLR_ENABLE_GRP1 | g.GICC_CTLR_FIQ_EN)
     rig.group1(SPI0)
     rig.gic.set_spi(0, True)
     assert (rig.irq, rig.fiq) == ([True], [False])
@@ -169,7 +170,7 @@ def test_fiqen_moves_group_0_and_only_that_to_fiq() -> None:
 
 def test_regrouping_a_pending_interrupt_moves_its_line() -> None:
     rig = Rig()
-    rig.cpu(c.CTLR, c.CTLR_ENABLE_GRP0 | c.CTLR_ENABLE_GRP1 | c.CTLR_FIQ_EN)
+    rig.cpu(c.CTLR, g.GICC_CTLR_ENABLE_GRP0 | g.GICC_CTLR_ENABLE_GRP1 | g.GICC_CTLR_FIQ_EN)
     rig.gic.set_spi(0, True)
     assert (rig.irq, rig.fiq) == ([False], [True])
     rig.group1(SPI0)
@@ -199,7 +200,7 @@ def test_a_group_disabled_at_the_interface_hides_what_is_behind_it() -> None:
     rig.priority(SPI0 + 1, 0x20)
     rig.gic.set_spi(0, True)
     rig.gic.set_spi(1, True)
-    rig.cpu(c.CTLR, c.CTLR_ENABLE_GRP1)
+    rig.cpu(c.CTLR, g.GICC_CTLR_ENABLE_GRP1)
     assert (rig.irq, rig.cpu_read(c.AIAR)) == ([False], 1023)
     # Disabled in the Distributor it is not forwarded at all.
     rig.dist(d.CTLR, 2)
@@ -223,7 +224,7 @@ def test_ends_through_the_wrong_register_are_reported_and_ignored() -> None:
 
 def test_eoimode_separates_priority_drop_and_deactivation() -> None:
     rig = Rig(2)
-    rig.cpu(c.CTLR, rig.cpu_read(c.CTLR) | c.CTLR_EOIMODE)
+    rig.cpu(c.CTLR, rig.cpu_read(c.CTLR) | g.GICC_CTLR_EOIMODE)
     rig.target(SPI0, 1)
     rig.target(SPI0 + 1, 1)
     rig.gic.set_spi(0, True)
@@ -238,7 +239,7 @@ def test_eoimode_separates_priority_drop_and_deactivation() -> None:
     rig.eoi(SPI0 + 1)
     assert rig.irq == [False, False]
     # Section 3.2.2: another CPU may deactivate an SPI.
-    rig.cpu(c.CTLR, rig.cpu_read(c.CTLR, 1) | c.CTLR_EOIMODE, 1)
+    rig.cpu(c.CTLR, rig.cpu_read(c.CTLR, 1) | g.GICC_CTLR_EOIMODE, 1)
     rig.cpu(c.DIR, SPI0, 1)
     assert not rig.bit(d.ISACTIVER, SPI0)
     assert rig.irq == [True, False]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from armkvm.arch.timer import CTL_IMASK, NEVER, NS_PER_TICK_SHIFT
 from armkvm.check.execution.patching import Patch
 from armkvm.check.mutants.table import mutant
-from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT
 from armkvm.host.pcpu import PhysicalCpu
 from armkvm.kvm import arch_timer, block
-from armkvm.kvm.arch_timer import IT_MASK, ArchTimer, TimerContext
+from armkvm.kvm.arch_timer import ArchTimer, TimerContext
 from armkvm.kvm.kvm_host import M64
 from armkvm.kvm.vcpu import Vcpu
 from armkvm.kvm.vgic.irq import VgicCpu, VgicIrq, queue_irq
@@ -189,7 +189,7 @@ def _(p: Patch) -> None:
         # Where it was masked the interrupt is pending too; for us the level is.
         if getattr(self, "injected", False):
             self.injected = False  # type: ignore[attr-defined]
-            self.vtimer.ctl &= ~IT_MASK
+            self.vtimer.ctl &= ~CTL_IMASK
         load(self, pcpu)
 
     def put_and_watch(self: ArchTimer, pcpu: PhysicalCpu) -> None:
@@ -199,7 +199,7 @@ def _(p: Patch) -> None:
 
     def mask(self: ArchTimer, now: int) -> int | None:
         if self.vcpu.pcpu is None and self.vtimer.should_fire():
-            self.vtimer.ctl |= IT_MASK
+            self.vtimer.ctl |= CTL_IMASK
             self.injected = True  # type: ignore[attr-defined]
         return expire(self, now)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from armkvm.arch.hcr import HCR_VF, HCR_VI
 from armkvm.check.execution.locks import get_ident
 from armkvm.check.execution.patching import Patch
 from armkvm.check.mutants.table import mutant
 from armkvm.host import sched
 from armkvm.host.hrtimer import Hrtimer
 from armkvm.kvm import block, irq_line, one_reg, psci, reset, run
-from armkvm.kvm import kvm_host as h
 from armkvm.kvm.arch_timer import ArchTimer
+from armkvm.kvm.kvm_host import kvm_get_running_vcpu
 from armkvm.kvm.vcpu import Vcpu
 from armkvm.kvm.vgic import irq as vgic_irq
 from armkvm.kvm.vgic.irq import VgicIrq
@@ -24,7 +25,7 @@ from armkvm.kvm.vgic.mmio import VgicIoDevice
         "line-running")  # fmt: skip
 def _(p: Patch) -> None:
     def line(vcpu: Vcpu, num: int, level: bool) -> None:
-        bit = h.HCR_VI if num == 0 else h.HCR_VF
+        bit = HCR_VI if num == 0 else HCR_VF
         with vcpu.wait:
             vcpu.hcr = vcpu.hcr | bit if level else vcpu.hcr & ~bit
         if vcpu.point is not None:
@@ -110,7 +111,7 @@ def _(p: Patch) -> None:
     def phys_line_level(self: VgicIrq) -> bool:
         assert self.target_vcpu is not None
         me = get_ident()
-        on_cpus = [h.kvm_get_running_vcpu(pcpu) for pcpu in self.target_vcpu.vm.host.pcpus]
+        on_cpus = [kvm_get_running_vcpu(pcpu) for pcpu in self.target_vcpu.vm.host.pcpus]
         running: Any = next((v for v in on_cpus if v is not None and v.pid == me), None)
         timers = running.arch_timer.timers
         return any(t.irq == self.intid and t.should_fire() for t in timers)

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from armkvm.arch.gic import INTID_SPURIOUS
+from armkvm.arch.timer import CTL_ENABLE, CTL_IMASK, NEVER
 from armkvm.check.execution.actors import Actor
 from armkvm.check.scenarios import scripts as g
 from armkvm.check.scenarios.scripts import Ops
 from armkvm.check.scenarios.table import scenario
 from armkvm.check.world.guest import CheckCpu, Memory
 from armkvm.check.world.properties import registers
-from armkvm.check.world.user import EOI, IAR, SPURIOUS, VALUE, Vmm
+from armkvm.check.world.user import EOI, IAR, VALUE, Vmm
 from armkvm.check.world.world import World
-from armkvm.host.cpu import NEVER
 from armkvm.host.scripted import PSTATE_I, Load, Mask, Native, Op, Store, Wfi
 from armkvm.kvm import Vcpu
-from armkvm.kvm.arch_timer import ENABLE, IT_MASK
 from armkvm.kvm.kvm_host import kvm_get_running_vcpu
 
 AHEAD = 4_000  # ticks to the next deadline
@@ -48,7 +48,7 @@ class Free:
     def handler(self, _memory: Memory) -> Ops:
         """IAR, silence the timer, EOI."""
         intid = yield Load(IAR)
-        if intid == SPURIOUS:
+        if intid == INTID_SPURIOUS:
             return
         yield self.silence()
         yield Store(EOI, intid)
@@ -59,15 +59,15 @@ class Free:
         masked = self.vcpu.cpu.pstate & PSTATE_I
         ops: list[tuple[str, Op]] = [
             *(("move", self.move(ticks)) for ticks in self.deadlines),
-            ("start", Native("cntv_ctl", ENABLE)),
-            ("stop", Native("cntv_ctl", ctl & ~ENABLE)),
+            ("start", Native("cntv_ctl", CTL_ENABLE)),
+            ("stop", Native("cntv_ctl", ctl & ~CTL_ENABLE)),
             ("PSTATE.I", Mask(not masked)),
             ("device", Store(VALUE, g.VTIMER)),
             ("tick", TICK),
         ]
-        if ctl & ENABLE:
-            ops.append(("IMASK", Native("cntv_ctl", ctl ^ IT_MASK)))
-            if not ctl & IT_MASK:
+        if ctl & CTL_ENABLE:
+            ops.append(("IMASK", Native("cntv_ctl", ctl ^ CTL_IMASK)))
+            if not ctl & CTL_IMASK:
                 ops.append(("WFI", Wfi()))
         op = self.choose(ops)
         if op is TICK:
@@ -78,8 +78,8 @@ class Free:
         """What a handler does to the timer."""
         ctl = self.vcpu.state.cntv_ctl
         ops: list[tuple[str, Op]] = [
-            ("IMASK", Native("cntv_ctl", ctl | IT_MASK)),
-            ("stop", Native("cntv_ctl", ctl & ~ENABLE)),
+            ("IMASK", Native("cntv_ctl", ctl | CTL_IMASK)),
+            ("stop", Native("cntv_ctl", ctl & ~CTL_ENABLE)),
             *(("move", self.move(ticks)) for ticks in self.deadlines),
         ]
         return self.choose(ops)
@@ -132,7 +132,7 @@ def masked_deadlines(world: World) -> None:
         moments = []
         for vcpu in world.vcpus:
             ctl, cval, offset = registers(vcpu, 0)
-            if ctl & (ENABLE | IT_MASK) == ENABLE | IT_MASK:
+            if ctl & (CTL_ENABLE | CTL_IMASK) == CTL_ENABLE | CTL_IMASK:
                 moments.append(cval + offset << 4)
         return min((m for m in moments if m > now), default=NEVER)
 
@@ -193,9 +193,9 @@ def shared(world: World) -> int:
         cpu = vcpu.cpu
         assert isinstance(cpu, CheckCpu)
         for bit in (
-            ctl & ENABLE,
-            ctl & IT_MASK,
-            ctl & ENABLE and cval + offset << 4 <= now,
+            ctl & CTL_ENABLE,
+            ctl & CTL_IMASK,
+            ctl & CTL_ENABLE and cval + offset << 4 <= now,
             vcpu.irq_level.value & 1,
             vmm.inputs.get((n, g.VTIMER)),
             (n, g.VTIMER) in vmm.active,

@@ -6,13 +6,14 @@ from functools import partial
 
 from armkvm.abi import kvm as k
 from armkvm.abi import regs
+from armkvm.arch.gic import INTID_SPURIOUS
 from armkvm.check.scenarios import scripts as g
 from armkvm.check.scenarios.parts import cpu_of, one
 from armkvm.check.scenarios.scripts import Ops
 from armkvm.check.scenarios.table import scenario
 from armkvm.check.world.guest import ICC_IAR1, ICC_PMR, CheckCpu, Memory
 from armkvm.check.world.properties import LINES
-from armkvm.check.world.user import END, EOI, IAR, SPURIOUS, Vmm
+from armkvm.check.world.user import END, EOI, IAR, Vmm
 from armkvm.check.world.world import PSCI_FEATURES, World
 from armkvm.host.scripted import Load, Mask, Mrs, Msr, Native, Store
 from armkvm.kvm import Vcpu, Vm
@@ -148,7 +149,7 @@ def pmu_overflow(world: World) -> None:
 
     def irq(memory: Memory) -> Ops:
         intid = yield Load(IAR)
-        if intid == SPURIOUS:
+        if intid == INTID_SPURIOUS:
             return
         if intid == g.PMU:
             yield Msr(PMOVSCLR, cycles)

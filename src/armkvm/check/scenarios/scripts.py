@@ -4,29 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from armkvm.check.world.guest import (
+from armkvm.arch.gic import (
     GICC_CTLR,
     GICC_EOIR,
     GICC_IAR,
     GICC_PMR,
-    ICC_EOIR1,
-    ICC_IAR1,
-    ICC_IGRPEN1,
-    ICC_PMR,
-    Guest,
-    Memory,
+    INTID_SPURIOUS,
+    PPI_PHYSICAL_TIMER,
+    PPI_PMU,
+    PPI_VIRTUAL_TIMER,
 )
-from armkvm.check.world.user import END, EOI, GICC, GICD, GICR, IAR, MARK, SPURIOUS
+from armkvm.arch.sysreg import BY_NAME
+from armkvm.check.world.guest import ICC_EOIR1, ICC_IAR1, ICC_IGRPEN1, ICC_PMR, Guest, Memory
+from armkvm.check.world.user import END, EOI, GICC, GICD, GICR, IAR, MARK
 from armkvm.host.scripted import Load, Mask, Mrs, Msr, Native, Op, Store, Wfi
 
 Ops = Generator[Op, int, None]
 
 SOON, LATER = 5_000, 9_000
 PHYSICAL_ZERO = 1 << 16  # the physical counter where the virtual one is 0: a scenario's start
-CNTP_TVAL, CNTP_CTL, CNTP_CVAL = (3, 3, 14, 2, 0), (3, 3, 14, 2, 1), (3, 3, 14, 2, 2)
-CNTPCT = (3, 3, 14, 0, 1)
+CNTP_TVAL, CNTP_CTL, CNTP_CVAL, CNTPCT = (
+    BY_NAME[f"{name}_EL0"].enc for name in ("CNTP_TVAL", "CNTP_CTL", "CNTP_CVAL", "CNTPCT")
+)
 GICR_SGI = 0x1_0000  # the second frame of a redistributor
-VTIMER, PTIMER, PMU = 27, 30, 23
+VTIMER, PTIMER, PMU = PPI_VIRTUAL_TIMER, PPI_PHYSICAL_TIMER, PPI_PMU
 
 
 def virtual(cval: int, ctl: int = 1) -> Ops:
@@ -51,7 +52,7 @@ def handler(*, move: int = 0, direct: bool = False) -> Guest:
 
     def irq(memory: Memory) -> Ops:
         intid = yield Load(IAR)
-        if intid == SPURIOUS:
+        if intid == INTID_SPURIOUS:
             return
         if intid == VTIMER:
             yield Native("cntv_cval", move) if move and not memory.irqs else Native("cntv_ctl", 3)
@@ -128,7 +129,7 @@ def vgic_handler(*, move: int = 0, leave: tuple[int, ...] = ()) -> Guest:
 
     def irq(memory: Memory) -> Ops:
         intid = yield Load(GICC + GICC_IAR)
-        if intid == SPURIOUS:
+        if intid == INTID_SPURIOUS:
             return
         yield from marks(*leave)  # the interrupt stays active while user space runs
         if intid == VTIMER:
@@ -156,7 +157,7 @@ def with_vgic_v3(memory: Memory) -> Ops:
 def vgic_v3_handler(memory: Memory) -> Ops:
     """Its handler."""
     intid = yield Mrs(ICC_IAR1)
-    if intid == SPURIOUS:
+    if intid == INTID_SPURIOUS:
         return
     yield Native("cntv_ctl", 3)
     memory.irqs += 1

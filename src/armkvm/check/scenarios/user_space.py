@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from armkvm.arch.gic import INTID_SPURIOUS
 from armkvm.check.scenarios import scripts as g
 from armkvm.check.scenarios.parts import expect_marks, kicker, one
 from armkvm.check.scenarios.scripts import Ops
 from armkvm.check.scenarios.table import scenario
 from armkvm.check.world.guest import Memory
-from armkvm.check.world.user import END, SPURIOUS, VALUE, Vmm
+from armkvm.check.world.user import END, VALUE, Vmm
 from armkvm.check.world.world import World
 from armkvm.host.scripted import Load, Store
 from armkvm.kvm import Vcpu
@@ -37,7 +38,7 @@ def slow_gic(world: World, vmm: Vmm) -> None:
         driven = [False]
 
         def behind() -> bool:
-            return (vmm.pending(0) != SPURIOUS) != driven[0] or bool(vmm.finished)
+            return (vmm.pending(0) != INTID_SPURIOUS) != driven[0] or bool(vmm.finished)
 
         def follow() -> None:
             world.irq_line(vcpu, driven[0])

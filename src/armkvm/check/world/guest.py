@@ -15,6 +15,8 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from armkvm.abi.structs import KvmRun
+from armkvm.arch import gic as g
+from armkvm.arch.sysreg import BY_NAME
 from armkvm.check.execution.place import instruction, simple
 from armkvm.host.cpu import EXIT_IRQ, EXIT_TRAP, GuestMemory
 from armkvm.host.scripted import (
@@ -34,18 +36,15 @@ if TYPE_CHECKING:
     from armkvm.check.world.world import World
     from armkvm.kvm import Vcpu
 
-GICC_CTLR, GICC_PMR, GICC_IAR, GICC_EOIR = 0x0, 0x4, 0xC, 0x10
-ICC_PMR, ICC_IAR1 = (3, 0, 4, 6, 0), (3, 0, 12, 12, 0)
-ICC_EOIR1, ICC_IGRPEN1 = (3, 0, 12, 12, 1), (3, 0, 12, 12, 7)
-SPURIOUS = 1023
+ICC_PMR, ICC_IAR1, ICC_EOIR1, ICC_IGRPEN1 = (
+    BY_NAME[f"ICC_{name}_EL1"].enc for name in ("PMR", "IAR1", "EOIR1", "IGRPEN1")
+)
 # In kvm_run: what an exit of its kind says.
 RUN_UNION, RUN_REGS = KvmRun.mmio.offset, KvmRun.kvm_valid_regs.offset
 
 _LRS = ("ich_lr0", "ich_lr1", "ich_lr2", "ich_lr3")
-_LR_PENDING, _LR_ACTIVE, _LR_HW = 1 << 62, 1 << 63, 1 << 61
-_MASKS = {27: "cntv_masked", 30: "cntp_masked"}
-_VMCR_ENABLE, _VMCR_ENABLE1 = 3, 2
-_PMR_SHIFT = 24
+_MASKS = {g.PPI_VIRTUAL_TIMER: "cntv_masked", g.PPI_PHYSICAL_TIMER: "cntp_masked"}
+_VMCR_ENABLE = g.ICH_VMCR_ENG0 | g.ICH_VMCR_ENG1
 
 
 class Memory:
@@ -166,17 +165,17 @@ class CheckCpu(ScriptedCpu):
     def _virq(self) -> bool:
         return bool(self.state.hcr_vi) or (
             bool(self.state.gicv_base or self.state.icc_sre)
-            and self._highest(_LR_PENDING) is not None
+            and self._highest(g.ICH_LR_PENDING) is not None
         )
 
     def _highest(self, bit: int) -> str | None:
         """The first list register in a state, if the interface lets it through."""
         s = self.state
-        if not s.ich_vmcr & _VMCR_ENABLE or not s.ich_vmcr >> _PMR_SHIFT & 0xFF:
+        if not s.ich_vmcr & _VMCR_ENABLE or not s.ich_vmcr >> g.ICH_VMCR_PMR_SHIFT & 0xFF:
             return None
         for name in _LRS:
             value: int = getattr(s, name)
-            if value & bit and not (bit == _LR_PENDING and value & _LR_ACTIVE):
+            if value & bit and not (bit == g.ICH_LR_PENDING and value & g.ICH_LR_ACTIVE):
                 return name
         return None
 
@@ -193,12 +192,12 @@ class CheckCpu(ScriptedCpu):
         if not s.gicv_base or not 0 <= register < s.gicv_size:
             return False
         if isinstance(op, Load):
-            s.x[op.rt] = self._acknowledge() if register == GICC_IAR else SPURIOUS
-        elif register == GICC_CTLR:
+            s.x[op.rt] = self._acknowledge() if register == g.GICC_IAR else g.INTID_SPURIOUS
+        elif register == g.GICC_CTLR:
             s.ich_vmcr = s.ich_vmcr & ~_VMCR_ENABLE | op.value & _VMCR_ENABLE
-        elif register == GICC_PMR:
+        elif register == g.GICC_PMR:
             self._set_priority_mask(op.value)
-        elif register == GICC_EOIR:
+        elif register == g.GICC_EOIR:
             self._end(op.value)
         return True
 
@@ -212,7 +211,7 @@ class CheckCpu(ScriptedCpu):
         elif op.encoding == ICC_PMR:
             self._set_priority_mask(op.value)
         elif op.encoding == ICC_IGRPEN1:
-            s.ich_vmcr = s.ich_vmcr & ~_VMCR_ENABLE1 | (op.value & 1) * _VMCR_ENABLE1
+            s.ich_vmcr = s.ich_vmcr & ~g.ICH_VMCR_ENG1 | (op.value & 1) * g.ICH_VMCR_ENG1
         elif op.encoding == ICC_EOIR1:
             self._end(op.value)
         else:
@@ -221,16 +220,17 @@ class CheckCpu(ScriptedCpu):
 
     def _set_priority_mask(self, value: int) -> None:
         s = self.state
-        s.ich_vmcr = s.ich_vmcr & ~(0xFF << _PMR_SHIFT) | (value & 0xFF) << _PMR_SHIFT
+        shift = g.ICH_VMCR_PMR_SHIFT
+        s.ich_vmcr = s.ich_vmcr & ~(0xFF << shift) | (value & 0xFF) << shift
 
     def _acknowledge(self) -> int:
         """The highest pending interrupt becomes active."""
         s = self.state
-        name = self._highest(_LR_PENDING)
+        name = self._highest(g.ICH_LR_PENDING)
         if name is None:
-            return SPURIOUS
+            return g.INTID_SPURIOUS
         value: int = getattr(s, name)
-        setattr(s, name, value & ~_LR_PENDING | _LR_ACTIVE)
+        setattr(s, name, value & ~g.ICH_LR_PENDING | g.ICH_LR_ACTIVE)
         intid = value & 0x3FF
         self.world.monitor.acknowledged(self.vcpu, intid)
         return intid
@@ -240,10 +240,10 @@ class CheckCpu(ScriptedCpu):
         s = self.state
         for name in _LRS:
             value: int = getattr(s, name)
-            if value & _LR_ACTIVE and value & 0x3FF == intid:
-                setattr(s, name, value & ~_LR_ACTIVE)
-                if value & _LR_HW:
-                    physical = value >> 32 & 0x3FF
+            if value & g.ICH_LR_ACTIVE and value & 0x3FF == intid:
+                setattr(s, name, value & ~g.ICH_LR_ACTIVE)
+                if value & g.ICH_LR_HW:
+                    physical = value >> g.ICH_LR_PHYS_ID_SHIFT & 0x3FF
                     s.phys_deactivated |= 1 << physical
                     setattr(s, _MASKS[physical], 0)  # no longer active: it may interrupt again
 

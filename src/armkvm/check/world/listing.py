@@ -7,9 +7,9 @@ no registers to load them into.
 from __future__ import annotations
 
 from armkvm.abi import psci
+from armkvm.arch.gic import GICC_CTLR, GICC_EOIR, GICC_IAR, GICC_PMR
 from armkvm.arch.sysreg import BY_ENCODING, Encoding
 from armkvm.check.world import user
-from armkvm.check.world.guest import GICC_CTLR, GICC_EOIR, GICC_IAR, GICC_PMR
 from armkvm.host.scripted import Hvc, Load, Mask, Mrs, Msr, Native, Op, Run, Store, Wfe, Wfi
 
 DEVICES = {

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from armkvm.abi import kvm as k
+from armkvm.arch.hcr import HCR_VF, HCR_VI
+from armkvm.arch.timer import CTL_ENABLE, NEVER, NS_PER_TICK_SHIFT, armed
 from armkvm.check.execution.actors import Violation
 from armkvm.check.world.guest import guest_cpu
-from armkvm.host.cpu import NEVER
 from armkvm.host.scripted import PSTATE_I, Mrs, Msr, Op, Wfi
 
 if TYPE_CHECKING:
@@ -28,11 +29,10 @@ if TYPE_CHECKING:
     from armkvm.kvm import Vcpu
 
 M64 = (1 << 64) - 1
-ENABLE, IMASK = 1, 2
 BITS = (k.KVM_ARM_DEV_EL1_VTIMER, k.KVM_ARM_DEV_EL1_PTIMER)
 TIMERS = k.KVM_ARM_DEV_EL1_VTIMER | k.KVM_ARM_DEV_EL1_PTIMER
 OURS = k.KVM_ARM_DEV_EL1_VTIMER | k.KVM_ARM_DEV_EL1_PTIMER | k.KVM_ARM_DEV_PMU
-LINES = 1 << 6 | 1 << 7
+LINES = HCR_VF | HCR_VI
 STORM = 4  # exits in a row without an instruction in between
 
 
@@ -95,7 +95,7 @@ PROPERTIES = {
 def output(vcpu: Vcpu, which: int, now: int) -> bool:
     """A timer's output at a host time in ns: ENABLE, not IMASK, condition met."""
     ctl, cval, offset = registers(vcpu, which)
-    return ctl & (ENABLE | IMASK) == ENABLE and cval <= (now >> 4) - offset & M64
+    return armed(ctl) and cval <= (now >> NS_PER_TICK_SHIFT) - offset & M64
 
 
 def registers(vcpu: Vcpu, which: int) -> tuple[int, int, int]:
@@ -121,9 +121,9 @@ def next_rise(vcpu: Vcpu, now: int) -> int:
             ctl = ctx.ctl
         else:
             ctl = state.cntp_ctl if which else state.cntv_ctl
-        if ctl & (ENABLE | IMASK) == ENABLE:
+        if armed(ctl):
             _ctl, cval, offset = registers(vcpu, which)
-            ns = (cval + offset & M64) << 4
+            ns = (cval + offset & M64) << NS_PER_TICK_SHIFT
             if now < ns < due:
                 due = ns
     return due
@@ -205,7 +205,7 @@ class Monitor:
         self._watched(vcpu).expected = levels(vcpu, now)
         for which in (0, 1):
             ctl, cval, offset = registers(vcpu, which)
-            if cval <= (now >> 4) - offset & M64 and cval and ctl != ENABLE:
+            if cval <= (now >> NS_PER_TICK_SHIFT) - offset & M64 and cval and ctl != CTL_ENABLE:
                 self.seen["I7"] += 1
 
     def after_run(self, vcpu: Vcpu, ret: int) -> None:

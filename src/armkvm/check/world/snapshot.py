@@ -15,9 +15,9 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from armkvm.abi.kvm import KVM_EXIT_INTR, KVM_EXIT_UNKNOWN
+from armkvm.arch.timer import NEVER, NS_PER_TICK_SHIFT
 from armkvm.check.execution.place import position
 from armkvm.check.world.guest import RUN_REGS, RUN_UNION
-from armkvm.host.cpu import NEVER, NS_PER_TICK_SHIFT
 from armkvm.host.scripted import State
 from armkvm.kvm.kvm_host import kvm_get_running_vcpu
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from armkvm.abi import kvm as k
+from armkvm.arch.gic import INTID_SPURIOUS, PPI_PHYSICAL_TIMER, PPI_PMU, PPI_VIRTUAL_TIMER
 
 if TYPE_CHECKING:
     from armkvm.check.world.world import World
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 GICD, GICC, GICR = 0x800_0000, 0x801_0000, 0x80A_0000  # of a controller in the kernel
 IO = 0x1000_0000
 IAR, EOI, MARK, END, VALUE = IO + 0xC, IO + 0x10, IO + 0x200, IO + 0x300, IO + 0x400
-SPURIOUS = 1023
 CAP_ARM_USER_IRQ = 144
 
 
@@ -31,7 +31,12 @@ class Vmm:
     """User space of one VM. The class attributes are where a client can go wrong."""
 
     cap_user_irq = CAP_ARM_USER_IRQ
-    forwards = ((1, 27), (2, 30), (4, 23))  # bit of device_irq_level, interrupt
+    # bit of device_irq_level, interrupt
+    forwards = (
+        (k.KVM_ARM_DEV_EL1_VTIMER, PPI_VIRTUAL_TIMER),
+        (k.KVM_ARM_DEV_EL1_PTIMER, PPI_PHYSICAL_TIMER),
+        (k.KVM_ARM_DEV_PMU, PPI_PMU),
+    )
 
     def __init__(self, world: World, vm: Vm) -> None:
         self.world = world
@@ -111,7 +116,7 @@ class Vmm:
 
     def drive(self, vcpu: Vcpu) -> None:
         """The vCPU's line follows."""
-        self.world.irq_line(vcpu, self.pending(vcpu.vcpu_id) != SPURIOUS)
+        self.world.irq_line(vcpu, self.pending(vcpu.vcpu_id) != INTID_SPURIOUS)
 
     def pending(self, n: int) -> int:
         """The interrupt that the vCPU would get, if any."""
@@ -119,14 +124,14 @@ class Vmm:
             if self.inputs.get((n, intid)) and (n, intid) not in self.active:
                 if intid not in self.disabled:
                     return intid
-        return SPURIOUS
+        return INTID_SPURIOUS
 
     def read(self, vcpu: Vcpu, address: int) -> int:
         """A device read."""
         if address != IAR:
             return 0x1234
         intid = self.pending(vcpu.vcpu_id)
-        if intid != SPURIOUS:
+        if intid != INTID_SPURIOUS:
             self.active.add((vcpu.vcpu_id, intid))
         if not self.slow:
             self.drive(vcpu)

@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from armkvm.arch.timer import NEVER, NS_PER_TICK_SHIFT
 from armkvm.check.execution.actors import SHARED, Actor, Execution
 from armkvm.check.execution.locks import belongs
 from armkvm.check.world.guest import CheckBackend, Guest, guest_cpu
 from armkvm.check.world.properties import Monitor, next_rise
 from armkvm.host import sched
 from armkvm.host.clock import Clock
-from armkvm.host.cpu import NEVER
 from armkvm.host.host import HostParts
 from armkvm.host.hrtimer import HrtimerBase
 from armkvm.host.pcpu import PhysicalCpu
@@ -259,7 +259,7 @@ class World:
 
     def settle(self) -> None:
         """Some time before the guests begin, and the host's actors."""
-        self.clock.time += 1000 << 4
+        self.clock.time += 1000 << NS_PER_TICK_SHIFT
         add = self.execution.add
         add("hrtimer", self._hrtimer, host=True, ready=self.hrtimer_due)
         add("time", self._time, host=True, ready=self._deadline_ahead)
@@ -269,7 +269,7 @@ class World:
     @property
     def ticks(self) -> int:
         """The host's counter."""
-        return self.clock.ns >> 4
+        return self.clock.ns >> NS_PER_TICK_SHIFT
 
     # sched.Scheduler
 

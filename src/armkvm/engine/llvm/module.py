@@ -73,6 +73,11 @@ def bit(x: Value, n: int) -> Value:
     return x.lshr(n) & 1
 
 
+def flag(x: Value, mask: int) -> Value:
+    """True where x has any bit of the mask, as an i1."""
+    return (x & mask).ne(0)
+
+
 def stage2(fn: Function) -> str:
     """Pointer to the VM's stage-2 table."""
     return fn.pointer(fn.get("stage2"))

@@ -9,21 +9,14 @@ a sentinel behind it.
 
 from __future__ import annotations
 
+from armkvm.arch import esr as e
+from armkvm.arch.esr import syndrome
 from armkvm.engine import layout
 from armkvm.engine.exits import ARENA_FULL, CHECK, Exit
 from armkvm.engine.llvm.code import CC, Code
 from armkvm.engine.llvm.ir import CPU, RAM, UNLIKELY, Function
 from armkvm.engine.llvm.module import bit, field_at, native, routine, set_field_at
-from armkvm.engine.native.exception import (
-    DFSC_TRANSLATION_L3,
-    EC_IABT,
-    EC_ILLEGAL,
-    EC_PC_ALIGN,
-    IL,
-    SYNC,
-    same_el,
-    syndrome,
-)
+from armkvm.engine.native.exception import SYNC, same_el
 from armkvm.engine.native.memory import host_of, note_entry
 from armkvm.engine.native.walk import WALK_EL0, WALK_FETCH
 from armkvm.isa.value import Value
@@ -113,17 +106,17 @@ def _fetch_miss() -> None:
             _leave_at(fn, CHECK, target)
         faulted = retired + layout.RECORD
         with fn.if_((target & 3).ne(0)):
-            _take_at(fn, syndrome(EC_PC_ALIGN), target, faulted)
+            _take_at(fn, syndrome(e.EC_PC_ALIGN), target, faulted)
         el0 = fn.get("el").eq(0)
         how = el0.zext("i64") * WALK_EL0 | WALK_FETCH
         status = fn.call("walk", "i64", "ptr %cpu", target, how)
         with fn.if_(status.ne(0)):
-            ec = same_el(fn) + EC_IABT << 26
-            _take_at(fn, ec | status & 0x3F | IL, target, faulted)
+            ec = same_el(fn) + e.EC_IABT_LOW << e.EC_SHIFT
+            _take_at(fn, ec | status & e.FSC_MASK | e.IL, target, faulted)
         ipa = fn.get("walk_ipa")
         seg = fn.call("segment", "ptr", "ptr %cpu", ipa)
         with fn.if_(fn.value("i1", f"icmp eq ptr {seg.ref}, null")):
-            fn.put("esr_el2", syndrome(EC_IABT, DFSC_TRANSLATION_L3))
+            fn.put("esr_el2", syndrome(e.EC_IABT_LOW, e.FSC_TRANSLATION_L3))
             fn.put("far_el2", target)
             fn.put("hpfar_el2", ipa.lshr(12) << 4)
             _leave_at(fn, Exit.TRAP, target)
@@ -248,7 +241,7 @@ def _run() -> None:
             with fn.if_(offset.ne(0) | illegal):
                 # Only at entry: guest code itself takes what it unmasks.
                 with fn.if_(offset.eq(0)):
-                    fn.put("esr_el1", syndrome(EC_ILLEGAL))
+                    fn.put("esr_el1", syndrome(e.EC_ILL))
                 fn.put("pc", fn.call("deliver", "i64", "ptr %cpu", fn.get("pc"), offset))
                 fn.put("count", count + 1)
                 fn.goto(loop.head)

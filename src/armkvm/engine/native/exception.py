@@ -7,32 +7,22 @@ reaches its limits.
 
 from __future__ import annotations
 
+from armkvm.arch import esr as e
+from armkvm.arch.esr import syndrome
+from armkvm.arch.gic import ICH_HCR_EN
 from armkvm.engine import layout
 from armkvm.engine.exits import Exit
 from armkvm.engine.interp.handler import ACCESS_CACHE, ACCESS_WRITE
 from armkvm.engine.llvm.code import Code
 from armkvm.engine.llvm.ir import RAM, Function
-from armkvm.engine.llvm.module import bit, cpu_array, field_at, native, param, routine
-from armkvm.engine.native.gic import HCR_EN
+from armkvm.engine.llvm.module import bit, cpu_array, field_at, flag, native, param, routine
 from armkvm.engine.native.memory import STAGE1
-from armkvm.engine.native.walk import ALIGNMENT, WALK_EL0
+from armkvm.engine.native.walk import WALK_EL0
 from armkvm.isa.value import Value
 
 SYNC, IRQ, FIQ, SERROR = 0x000, 0x080, 0x100, 0x180  # vector offsets
 
-# Exception classes (ESR_ELx.EC, D17.2.37).
-EC_UNKNOWN, EC_WFX, EC_FP, EC_ILLEGAL = 0x00, 0x01, 0x07, 0x0E
-EC_SVC, EC_HVC, EC_SMC, EC_SYS = 0x15, 0x16, 0x17, 0x18
-EC_IABT, EC_PC_ALIGN, EC_DABT, EC_SP_ALIGN, EC_BRK = 0x20, 0x22, 0x24, 0x26, 0x3C
-IL = 1 << 25  # a 32-bit instruction
-DFSC_TRANSLATION_L3 = 0x07  # what stage 2 says of an address without memory
-
 PSTATE_SS, PSTATE_IL = 1 << 21, 1 << 20
-
-
-def syndrome(ec: int, iss: int = 0) -> int:
-    """ESR_ELx for a 32-bit instruction."""
-    return ec << 26 | IL | iss
 
 
 def build() -> None:
@@ -151,22 +141,22 @@ def _synchronous() -> None:
             fn.tail("trap_sys")
         fn.tail("unallocated")
     with routine("unallocated") as fn:
-        take(fn, syndrome(EC_UNKNOWN), fn.pc())
+        take(fn, syndrome(e.EC_UNKNOWN), fn.pc())
     with routine("sys_to_el1") as fn:  # EL0 used a register that SCTLR_EL1 or CNTKCTL_EL1 withholds
-        take(fn, _sys_iss(word(fn)) | syndrome(EC_SYS), fn.pc())
+        take(fn, _sys_iss(word(fn)) | syndrome(e.EC_SYS64), fn.pc())
     with routine("fp_trapped") as fn:
-        take(fn, syndrome(EC_FP, 0x1E << 20), fn.pc())  # CV, COND 0b1110
+        take(fn, syndrome(e.EC_FP_ASIMD, e.CV_ALWAYS), fn.pc())
     with routine("sp_alignment_fault") as fn:
-        take(fn, syndrome(EC_SP_ALIGN), fn.pc())
+        take(fn, syndrome(e.EC_SP_ALIGN), fn.pc())
     with routine("svc") as fn:
-        take(fn, fn.get("arg0") | syndrome(EC_SVC), fn.pc() + 4)
+        take(fn, fn.get("arg0") | syndrome(e.EC_SVC64), fn.pc() + 4)
     with routine("brk") as fn:
         with fn.if_(fn.get("tde").ne(0)):  # MDCR_EL2.TDE
-            fn.put("esr_el2", fn.get("arg0") | syndrome(EC_BRK))
+            fn.put("esr_el2", fn.get("arg0") | syndrome(e.EC_BRK64))
             fn.leave(Exit.TRAP)
-        take(fn, fn.get("arg0") | syndrome(EC_BRK), fn.pc())
+        take(fn, fn.get("arg0") | syndrome(e.EC_BRK64), fn.pc())
     with routine("wfx_to_el1") as fn, fn.if_(_nothing_pending(fn)):
-        take(fn, fn.get("arg0") | syndrome(EC_WFX, 0x1E << 20), fn.pc())
+        take(fn, fn.get("arg0") | syndrome(e.EC_WFX, e.CV_ALWAYS), fn.pc())
 
 
 def _sys_iss(w: Value) -> Value:
@@ -183,18 +173,18 @@ def _mem_fault() -> None:
         cache = (access & ACCESS_CACHE).ne(0)
         w = word(fn)
         write = ((access & ACCESS_WRITE).ne(0) | cache) & ~_reading_fails(fn, w)
-        iss = write.zext("i64") << 6 | cache.zext("i64") << 8
+        iss = write.zext("i64") * e.DABT_WNR | cache.zext("i64") * e.DABT_CM
         with fn.if_(fn.get("fault_kind").eq(STAGE1)):
             fn.put("far_el1", fn.get("fault_va"))
-            ec = same_el(fn) + EC_DABT << 26
-            take(fn, ec | iss | fn.get("fault_status") | IL, fn.pc())
+            ec = same_el(fn) + e.EC_DABT_LOW << e.EC_SHIFT
+            take(fn, ec | iss | fn.get("fault_status") | e.IL, fn.pc())
         isv = _isv(fn, w)
         in_window = (fn.get("fault_ipa") - fn.get("gicv_base")).ult(fn.get("gicv_size"))
         with fn.if_(in_window & isv.ne(0)):
             # Not a fault: stage 2 maps the GIC's virtual CPU interface there.
             fn.put("arg0", isv)
             fn.tail("gicv_access")
-        fn.put("esr_el2", iss | isv | syndrome(EC_DABT, DFSC_TRANSLATION_L3))
+        fn.put("esr_el2", iss | isv | syndrome(e.EC_DABT_LOW, e.FSC_TRANSLATION_L3))
         fn.put("far_el2", fn.get("fault_va"))
         fn.put("hpfar_el2", fn.get("fault_ipa").lshr(12) << 4)
         fn.leave(Exit.TRAP)
@@ -211,7 +201,7 @@ def _reading_fails(fn: Function, w: Value) -> Value:
         stage1 = fn.get("fault_kind").eq(STAGE1)
         seg = fn.call("segment", "ptr", "ptr %cpu", fn.get("fault_ipa"))
         absent = fn.value("i1", f"icmp eq ptr {seg.ref}, null") & ~stage1
-        misaligned = stage1 & fn.get("fault_status").eq(ALIGNMENT)
+        misaligned = stage1 & fn.get("fault_status").eq(e.FSC_ALIGNMENT)
         fails.set(status.ne(0) | absent | misaligned)
     return fails.get()
 
@@ -247,20 +237,20 @@ def _nothing_pending(fn: Code) -> Value:
 
 def _traps() -> None:
     with routine("trap_sys") as fn:
-        fn.put("esr_el2", _sys_iss(word(fn)) | syndrome(EC_SYS))
+        fn.put("esr_el2", _sys_iss(word(fn)) | syndrome(e.EC_SYS64))
         fn.leave(Exit.TRAP)
     with routine("hvc") as fn:  # the preferred return address is the next instruction
-        fn.put("esr_el2", fn.get("arg0") | syndrome(EC_HVC))
+        fn.put("esr_el2", fn.get("arg0") | syndrome(e.EC_HVC64))
         fn.leave(Exit.TRAP, fn.gep("%op", layout.RECORD))
     with routine("smc") as fn:
-        fn.put("esr_el2", fn.get("arg0") | syndrome(EC_SMC))
+        fn.put("esr_el2", fn.get("arg0") | syndrome(e.EC_SMC64))
         fn.leave(Exit.TRAP)
     with routine("wfe_trap") as fn:
-        fn.put("esr_el2", syndrome(EC_WFX, 0x1E << 20 | 1))
+        fn.put("esr_el2", syndrome(e.EC_WFX, e.CV_ALWAYS | e.WFX_TI_WFE))
         fn.leave(Exit.TRAP)
     with routine("wfi") as fn:
         with fn.if_(_nothing_pending(fn)):
-            fn.put("esr_el2", syndrome(EC_WFX, 0x1E << 20))
+            fn.put("esr_el2", syndrome(e.EC_WFX, e.CV_ALWAYS))
             fn.leave(Exit.TRAP)
 
 
@@ -277,7 +267,7 @@ def _eret() -> None:
         fn.put("count", fn.retired().lshr(5))
         fn.line(f"call void @set_pstate(ptr %cpu, i64 {state.ref})")
         with fn.if_(fn.get("il").ne(0)):
-            take(fn, syndrome(EC_ILLEGAL), target)
+            take(fn, syndrome(e.EC_ILL), target)
         _jump_or_interrupt(fn, target)
 
 
@@ -293,7 +283,7 @@ def _interrupts() -> None:
     with native("interrupt_lines", "", ret="i64") as fn:
         # Virtual interrupts, bit 0 IRQ, bit 1 FIQ: HCR_EL2's and the GIC's virtual interface's.
         vi, vf = (fn.get(line).ne(0).zext("i64") for line in ("hcr_vi", "hcr_vf"))
-        with fn.if_(bit(fn.get("ich_hcr"), HCR_EN).ne(0)):
+        with fn.if_(flag(fn.get("ich_hcr"), ICH_HCR_EN)):
             fn.ret(vi | vf << 1 | fn.call("ich_signals", "i64", "ptr %cpu"))
         fn.ret(vi | vf << 1)
     with native("read_isr_el1", "i64 %count", ret="i64") as fn:

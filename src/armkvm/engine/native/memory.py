@@ -9,6 +9,7 @@ everything while SCTLR_EL1.A is set, never gets an entry either: alignment is ch
 
 from __future__ import annotations
 
+from armkvm.arch.esr import FSC_ALIGNMENT, FSC_MASK
 from armkvm.engine import layout
 from armkvm.engine.interp.handler import (
     ACCESS_CACHE,
@@ -22,7 +23,7 @@ from armkvm.engine.interp.handler import (
 from armkvm.engine.llvm.ir import Function
 from armkvm.engine.llvm.module import bit, cpu_array, field_at, native, param, set_field_at
 from armkvm.engine.native.icache import copy_bytes
-from armkvm.engine.native.walk import ALIGNMENT, WALK_EL0, WALK_WRITE
+from armkvm.engine.native.walk import WALK_EL0, WALK_WRITE
 from armkvm.isa.value import Value
 
 NO_FAULT, STAGE1, STAGE2 = 0, 1, 2  # fault_kind
@@ -57,7 +58,7 @@ def _translate_page() -> None:
         fn.put("fault_va", va)
         with fn.if_(status.ne(0)):
             fn.put("fault_kind", STAGE1)
-            fn.put("fault_status", status & 0x3F)
+            fn.put("fault_status", status & FSC_MASK)
             fn.ret(0)
         device = fn.get("walk_attr").ne(0)
         cache = (flags & ACCESS_CACHE).ne(0)
@@ -65,7 +66,7 @@ def _translate_page() -> None:
         misaligned = (va & (flags.lshr(ELEMENT_SHIFT) - 1)).ne(0)
         with fn.if_(device & (misaligned | (flags & ACCESS_ZERO).ne(0))):
             fn.put("fault_kind", STAGE1)
-            fn.put("fault_status", ALIGNMENT)
+            fn.put("fault_status", FSC_ALIGNMENT)
             fn.ret(0)
         ipa = fn.get("walk_ipa")
         seg = fn.call("segment", "ptr", "ptr %cpu", ipa)
@@ -143,7 +144,7 @@ def _mem_access() -> None:
         with fn.if_((va & align).ne(0)):
             fn.put("fault_va", va)
             fn.put("fault_kind", STAGE1)
-            fn.put("fault_status", ALIGNMENT)
+            fn.put("fault_status", FSC_ALIGNMENT)
             fn.line("ret ptr null")
             fn.ended = True
         first = fn.call("translate_page", "i64", "ptr %cpu", va, flags)

@@ -7,13 +7,18 @@ instructions that host/clock.py sets; nothing here reads the host's time. A tick
 
 from __future__ import annotations
 
+from armkvm.arch.timer import (
+    CTL_ENABLE,
+    CTL_IMASK,
+    CTL_ISTATUS,
+    FREQUENCY,
+    NEVER,
+    NS_PER_TICK_SHIFT,
+)
 from armkvm.engine.llvm.ir import Function
-from armkvm.engine.llvm.module import bit, native, param
+from armkvm.engine.llvm.module import flag, native, param
 from armkvm.isa.value import Value
 
-TICK_SHIFT = 4
-FREQUENCY = 1_000_000_000 >> TICK_SHIFT
-NEVER = (1 << 63) - 1
 _FAR = 1 << 46  # ns: further deadlines are looked at again later
 
 
@@ -27,6 +32,12 @@ def build() -> None:
     _timer_output()
     _deadline()
     _registers()
+
+
+def _armed(fn: Function, timer: str) -> Value:
+    """The timer may end a run: its output follows its condition, and the host listens to it."""
+    on = (fn.get(f"{timer}_ctl") & (CTL_ENABLE | CTL_IMASK)).eq(CTL_ENABLE)
+    return on & fn.get(f"{timer}_masked").eq(0)
 
 
 def _count_at() -> None:
@@ -46,11 +57,9 @@ def _count_at() -> None:
 def _timer_output() -> None:
     """Is an unmasked timer's output high at this count? Enabled, not IMASK, condition met."""
     with native("timer_output", "i64 %count", ret="i64") as fn:
-        ticks = fn.call("now_ns", "i64", "ptr %cpu", param(fn, "count")).lshr(TICK_SHIFT)
+        ticks = fn.call("now_ns", "i64", "ptr %cpu", param(fn, "count")).lshr(NS_PER_TICK_SHIFT)
         fires = [
-            (fn.get(f"{t}_ctl") & 3).eq(1)
-            & fn.get(f"{t}_masked").eq(0)
-            & fn.get(f"{t}_cval").ule(ticks - fn.get(offset))
+            _armed(fn, t) & fn.get(f"{t}_cval").ule(ticks - fn.get(offset))
             for t, offset in (("cntv", "cntvoff"), ("cntp", "cntpoff"))
         ]
         fn.ret((fires[0] | fires[1]).zext("i64"))
@@ -65,13 +74,12 @@ def _deadline() -> None:
             stop.set(fn.select(count.ult(stop.get()), count, stop.get()))
 
         sooner(fn.call("count_at", "i64", "ptr %cpu", fn.get("hyp_deadline_ns")))
-        ticks = fn.call("now_ns", "i64", "ptr %cpu", param(fn, "count")).lshr(TICK_SHIFT)
+        ticks = fn.call("now_ns", "i64", "ptr %cpu", param(fn, "count")).lshr(NS_PER_TICK_SHIFT)
         for t, offset in (("cntv", "cntvoff"), ("cntp", "cntpoff")):
-            armed = (fn.get(f"{t}_ctl") & 3).eq(1) & fn.get(f"{t}_masked").eq(0)
-            with fn.if_(armed):
+            with fn.if_(_armed(fn, t)):
                 ahead = fn.get(f"{t}_cval") - (ticks - fn.get(offset))
-                with fn.if_(ahead.ult(_FAR >> TICK_SHIFT)):
-                    at = (ticks + ahead) << TICK_SHIFT
+                with fn.if_(ahead.ult(_FAR >> NS_PER_TICK_SHIFT)):
+                    at = (ticks + ahead) << NS_PER_TICK_SHIFT
                     sooner(fn.call("count_at", "i64", "ptr %cpu", at))
         fn.ret(stop.get())
 
@@ -79,8 +87,8 @@ def _deadline() -> None:
 def istatus(fn: Function, timer: str, virtual_now: Value) -> Value:
     """CTL as read: ENABLE, IMASK and ISTATUS (which only an enabled timer shows)."""
     ctl = fn.get(f"{timer}_ctl")
-    met = fn.get(f"{timer}_cval").ule(virtual_now).zext("i64") & bit(ctl, 0)
-    return ctl | met << 2
+    met = fn.get(f"{timer}_cval").ule(virtual_now) & flag(ctl, CTL_ENABLE)
+    return ctl | fn.select(met, fn.const("i64", CTL_ISTATUS), 0)
 
 
 def _registers() -> None:
@@ -100,7 +108,7 @@ def _registers() -> None:
             left = fn.get(f"{t}_cval") - (_ticks(fn) - fn.get(offset))
             fn.ret(left & 0xFFFF_FFFF)
         with native(f"write_{t}_ctl_el0", "i64 %count, i64 %v", ret="i64") as fn:
-            fn.put(f"{t}_ctl", param(fn, "v") & 3)
+            fn.put(f"{t}_ctl", param(fn, "v") & (CTL_ENABLE | CTL_IMASK))
             fn.ret(0)
         with native(f"write_{t}_cval_el0", "i64 %count, i64 %v", ret="i64") as fn:
             fn.put(f"{t}_cval", param(fn, "v"))
@@ -112,4 +120,4 @@ def _registers() -> None:
 
 
 def _ticks(fn: Function) -> Value:
-    return fn.call("now_ns", "i64", "ptr %cpu", param(fn, "count")).lshr(TICK_SHIFT)
+    return fn.call("now_ns", "i64", "ptr %cpu", param(fn, "count")).lshr(NS_PER_TICK_SHIFT)

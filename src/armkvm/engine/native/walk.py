@@ -7,6 +7,7 @@ memory segments of the VM: what is not in it is a stage 2 fault, which the hyper
 
 from __future__ import annotations
 
+from armkvm.arch import esr as e
 from armkvm.engine import layout
 from armkvm.engine.llvm.ir import RAM, Function
 from armkvm.engine.llvm.module import bit, field_at, native, param, stage2
@@ -14,10 +15,6 @@ from armkvm.isa.value import Value
 
 # Flags of `walk`.
 WALK_WRITE, WALK_FETCH, WALK_EL0 = 1, 2, 4
-
-# Fault status codes (DFSC/IFSC) without the level (D17.2.37).
-ADDRESS_SIZE, TRANSLATION, ACCESS_FLAG, PERMISSION, EXTERNAL_ON_WALK = 0x00, 0x04, 0x08, 0x0C, 0x14
-ALIGNMENT = 0x21
 
 _OUTER = 2  # SH: Outer Shareable
 _OUTPUT = 0x0000_FFFF_FFFF_F000
@@ -104,7 +101,7 @@ def _walk() -> None:
         canonical = fn.select(tbi, (va << 8).ashr(8), va)
         with fn.if_(bit(sctlr, 0).eq(0)):
             with fn.if_(canonical.lshr(44).ne(0)):
-                fault(ADDRESS_SIZE, 0)
+                fault(e.FSC_ADDRESS_SIZE, 0)
             fn.put("walk_ipa", canonical & layout.PAGE_MASK)
             fn.put("walk_attr", fetch ^ 1)
             fn.put("walk_shift", 48)
@@ -122,9 +119,9 @@ def _walk() -> None:
         size = fn.const("i64", 64) - tsz
         beyond = canonical.ashr(size)
         with fn.if_(beyond.ne(fn.select(high, fn.const("i64", -1), fn.const("i64", 0)))):
-            fault(TRANSLATION, 0)
+            fault(e.FSC_TRANSLATION, 0)
         with fn.if_(bit(half, 7).ne(0)):  # EPD0 / EPD1
-            fault(TRANSLATION, 0)
+            fault(e.FSC_TRANSLATION, 0)
 
         pa_bits = _pa_bits(fn, tcr.lshr(32) & 7)
         stride = page_shift - 3
@@ -134,7 +131,7 @@ def _walk() -> None:
         top = size - page_shift - (levels - 1) * stride  # bits that the first table resolves
         table = fn.var("i64", (ttbr & 0x0000_FFFF_FFFF_FFFE).lshr(top + 3) << (top + 3))
         with fn.if_(table.get().lshr(pa_bits).ne(0)):
-            fault(ADDRESS_SIZE, 0)
+            fault(e.FSC_ADDRESS_SIZE, 0)
         resolves = fn.var("i64", top)
         tables_attr = fn.var("i64", 0)  # APTable, UXNTable, PXNTable of the tables passed
         one = fn.const("i64", 1)
@@ -146,17 +143,17 @@ def _walk() -> None:
             where = table.get() + (index << 3)
             seg = fn.call("segment", "ptr", "ptr %cpu", where)
             with fn.if_(fn.value("i1", f"icmp eq ptr {seg.ref}, null")):
-                fault(EXTERNAL_ON_WALK, at)
+                fault(e.FSC_EXTABT_TTW, at)
             host = field_at(fn, seg.ref, layout.SEG_HOST) + (
                 where - field_at(fn, seg.ref, layout.SEG_IPA)
             )
             pte = fn.load_at(fn.pointer(host), "i64", RAM)
             with fn.if_(bit(pte, 0).eq(0)):
-                fault(TRANSLATION, at)
+                fault(e.FSC_TRANSLATION, at)
             output = pte & _OUTPUT & (fn.const("i64", -1) << page_shift)
             with fn.if_(at.ne(3) & bit(pte, 1).ne(0)):
                 with fn.if_(output.lshr(pa_bits).ne(0)):
-                    fault(ADDRESS_SIZE, at)
+                    fault(e.FSC_ADDRESS_SIZE, at)
                 tables_attr.set(tables_attr.get() | pte)
                 table.set(output)
                 level.set(at + 1)
@@ -165,15 +162,15 @@ def _walk() -> None:
             last = at.eq(3)
             block_ok = at.eq(2) | (at.eq(1) & page_shift.eq(12))
             with fn.if_(fn.select(last, bit(pte, 1).eq(0), ~block_ok)):
-                fault(TRANSLATION, at)
+                fault(e.FSC_TRANSLATION, at)
             base = pte & 0x0000_FFFF_FFFF_FFFF
             base = base.lshr(shift) << shift
             with fn.if_(base.lshr(pa_bits).ne(0)):
-                fault(ADDRESS_SIZE, at)
+                fault(e.FSC_ADDRESS_SIZE, at)
             with fn.if_(bit(pte, 10).eq(0)):
-                fault(ACCESS_FLAG, at)
+                fault(e.FSC_ACCESS, at)
             with fn.unless(_permitted(fn, pte, tables_attr.get(), flags, sctlr)):
-                fault(PERMISSION, at)
+                fault(e.FSC_PERMISSION, at)
             offset = va & ((one << shift) - 1)
             fn.put("walk_ipa", (base | offset) & layout.PAGE_MASK)
             attr = fn.get("mair_el1").lshr((pte.lshr(2) & 7) << 3) & 0xFF

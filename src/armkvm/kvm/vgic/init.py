@@ -15,11 +15,11 @@ import errno
 from typing import TYPE_CHECKING
 
 from armkvm.abi.kvm import KVM_DEV_TYPE_ARM_VGIC_V2, KVM_VGIC_V2_MAX_CPUS, KVM_VGIC_V3_MAX_CPUS
+from armkvm.arch.gic import ICH_HCR_EN
 from armkvm.kvm.file import fail
 from armkvm.kvm.vgic import v2 as vgic_v2
 from armkvm.kvm.vgic import v3 as vgic_v3
 from armkvm.kvm.vgic.irq import (
-    HCR_EN,
     KVM_VGIC_IMP_REV_LATEST,
     VGIC_NR_IRQS_LEGACY,
     VGIC_NR_PRIVATE_IRQS,
@@ -86,7 +86,7 @@ def vgic_init(vm: Vm) -> int:
         assert vgic is not None
         # Nothing but zeroes: the binary points read as their smallest values then.
         vgic.vmcr.value = vgic.ap0r.value = vgic.ap1r.value = 0
-        vgic.hcr.value = HCR_EN
+        vgic.hcr.value = ICH_HCR_EN
         if not dist.is_v2:
             vgic_v3.enable(vcpu)
     if not dist.implementation_rev:

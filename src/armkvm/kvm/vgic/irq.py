@@ -18,6 +18,22 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from armkvm.abi.kvm import KVM_DEV_TYPE_ARM_VGIC_V2
+from armkvm.arch.gic import (
+    ICH_HCR_EN,
+    ICH_HCR_UIE,
+    ICH_LR_ACTIVE,
+    ICH_LR_CPUID_SHIFT,
+    ICH_LR_EOI,
+    ICH_LR_GROUP,
+    ICH_LR_HW,
+    ICH_LR_PENDING,
+    ICH_LR_PHYS_ID_SHIFT,
+    ICH_LR_PRIORITY_SHIFT,
+    ICH_LR_STATE,
+    ICH_VMCR_PMR_SHIFT,
+    NR_LR,
+    PRI_BITS,
+)
 from armkvm.host.cpu import word
 from armkvm.kvm.kvm_host import REQ_IRQ_PENDING
 
@@ -31,19 +47,7 @@ VGIC_NR_PRIVATE_IRQS: Final = 32
 VGIC_NR_IRQS_LEGACY: Final = 256
 VGIC_MAX_RESERVED: Final = 1023
 VGIC_ADDR_UNDEF: Final = (1 << 64) - 1
-VGIC_PRI_BITS: Final = 5
 KVM_VGIC_IMP_REV_LATEST: Final = 3
-
-NR_LR: Final = 4  # of our hosts
-
-# ICH_LR<n>_EL2, which the engine's virtual CPU interface takes for GICv2 guests too
-LR_PHYS_ID_SHIFT, LR_PRIORITY_SHIFT, LR_CPUID_SHIFT = 32, 48, 10
-LR_EOI, LR_GROUP, LR_HW = 1 << 41, 1 << 60, 1 << 61
-LR_PENDING, LR_ACTIVE = 1 << 62, 1 << 63
-LR_STATE = LR_PENDING | LR_ACTIVE
-
-HCR_EN, HCR_UIE = 1 << 0, 1 << 1
-VMCR_PMR_SHIFT: Final = 24
 
 
 class VgicIrq:
@@ -297,14 +301,14 @@ class VgicCpu:
         self.rdreg: Any = None
         self.rdreg_index = 0
         self.pendbaser = 0
-        self.num_pri_bits = VGIC_PRI_BITS
+        self.num_pri_bits = PRI_BITS
         self.num_id_bits = 1  # 24 bits
 
     def pending_irq(self) -> bool:
         """kvm_vgic_vcpu_pending_irq(): there is an interrupt that the guest would take."""
         if not self.dist.enabled or not self.ap_list:
             return False
-        pmr = self.vmcr.value >> VMCR_PMR_SHIFT & 0xFF
+        pmr = self.vmcr.value >> ICH_VMCR_PMR_SHIFT & 0xFF
         with self.lock:
             return any(
                 irq.enabled and not irq.active and irq.priority < pmr and irq.is_pending()
@@ -323,7 +327,7 @@ class VgicCpu:
     def _flush_lr_state(self) -> None:
         """vgic_flush_lr_state()."""
         ap_list = self.ap_list
-        hcr = HCR_EN
+        hcr = ICH_HCR_EN
         multi_sgi = False
         if len(ap_list) > 1 or ap_list[0].source:
             counts = [irq.lr_count() for irq in ap_list]
@@ -347,48 +351,48 @@ class VgicCpu:
                     limit = irq.priority
             if count == NR_LR:
                 if irq is not ap_list[-1]:
-                    hcr |= HCR_UIE  # come back when they are nearly empty
+                    hcr |= ICH_HCR_UIE  # come back when they are nearly empty
                 break
         self.in_lrs = in_lrs
         self.hcr.value = hcr
 
     def _populate_lr(self, irq: VgicIrq) -> int | None:
         """vgic_v3_populate_lr(): what one interrupt looks like to the virtual CPU interface."""
-        val = irq.intid | irq.priority << LR_PRIORITY_SHIFT
+        val = irq.intid | irq.priority << ICH_LR_PRIORITY_SHIFT
         if irq.group:
-            val |= LR_GROUP
+            val |= ICH_LR_GROUP
         allow_pending = True
         v2_sgi = irq.intid < VGIC_NR_SGIS and self.dist.is_v2
         if irq.active:
-            val |= LR_ACTIVE
+            val |= ICH_LR_ACTIVE
             if v2_sgi:
-                val |= irq.active_source << LR_CPUID_SHIFT
+                val |= irq.active_source << ICH_LR_CPUID_SHIFT
                 if irq.lr_count() > 1:
                     allow_pending = False
-                    val |= LR_EOI
+                    val |= ICH_LR_EOI
         if irq.hw:
-            val |= LR_HW | irq.hwintid << LR_PHYS_ID_SHIFT
+            val |= ICH_LR_HW | irq.hwintid << ICH_LR_PHYS_ID_SHIFT
             # Never pending and active: the pending state is the physical distributor's.
             if irq.active:
                 allow_pending = False
         elif irq.level_config:
             # When the guest ends it, we sample the line again; with both states that is not told.
-            val |= LR_EOI
+            val |= ICH_LR_EOI
             if irq.active:
                 allow_pending = False
         if allow_pending and irq.is_pending():
-            val |= LR_PENDING
+            val |= ICH_LR_PENDING
             if not irq.level_config:
                 irq.pending_latch = False
             if v2_sgi:
                 if not irq.source:
                     return None  # pending, from nobody: user space made it so
                 source = (irq.source & -irq.source).bit_length() - 1
-                val |= source << LR_CPUID_SHIFT
+                val |= source << ICH_LR_CPUID_SHIFT
                 irq.source &= irq.source - 1
                 if irq.source:
                     irq.pending_latch = True
-                    val |= LR_EOI
+                    val |= ICH_LR_EOI
             # Of a mapped interrupt we see rising edges only: lower the line, so that a new one
             # can come; fold_lr_state samples it.
             if irq.hw and irq.level_config:
@@ -410,7 +414,7 @@ class VgicCpu:
                 self._fold_lr(irq, lr.value)
                 lr.value = 0
             self.in_lrs = []
-            self.hcr.value = HCR_EN
+            self.hcr.value = ICH_HCR_EN
             self._prune_ap_list()
 
     def _physically_deactivated(self, bits: int) -> None:
@@ -424,24 +428,25 @@ class VgicCpu:
     def _fold_lr(self, irq: VgicIrq, val: int) -> None:
         """vgic_v3_fold_lr_state(), one list register."""
         intid = irq.intid
-        cpuid = val >> LR_CPUID_SHIFT & 7
+        cpuid = val >> ICH_LR_CPUID_SHIFT & 7
         dist = self.dist
         v2_sgi = intid < VGIC_NR_SGIS and dist.is_v2
-        if val & (LR_STATE | LR_EOI | LR_HW) == LR_EOI and intid >= VGIC_NR_PRIVATE_IRQS:
+        ended = val & (ICH_LR_STATE | ICH_LR_EOI | ICH_LR_HW) == ICH_LR_EOI
+        if ended and intid >= VGIC_NR_PRIVATE_IRQS:
             for notify in dist.ack_notifiers:
                 notify(intid - VGIC_NR_PRIVATE_IRQS)
-        active = bool(val & LR_ACTIVE)
+        active = bool(val & ICH_LR_ACTIVE)
         deactivated = irq.active and not active
         irq.active = active
         if active and v2_sgi:
             irq.active_source = cpuid
         if irq.level_config:
             # Soft pending state goes when the interrupt has been taken.
-            if not val & LR_STATE:
+            if not val & ICH_LR_STATE:
                 irq.pending_latch = False
             if irq.hw:
-                self._resample(irq, deactivated, bool(val & LR_PENDING))
-        elif val & LR_PENDING:
+                self._resample(irq, deactivated, bool(val & ICH_LR_PENDING))
+        elif val & ICH_LR_PENDING:
             irq.pending_latch = True
             if v2_sgi:
                 irq.source |= 1 << cpuid

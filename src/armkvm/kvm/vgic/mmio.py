@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from armkvm.arch.gic import PRI_BITS
 from armkvm.kvm.vgic.irq import (
     VGIC_NR_PRIVATE_IRQS,
     VGIC_NR_SGIS,
-    VGIC_PRI_BITS,
     VgicIrq,
     queue_irq,
 )
@@ -345,7 +345,7 @@ def write_priority(vcpu: Vcpu, addr: int, length: int, val: int) -> None:
     """IPRIORITYR: five bits. An interrupt in a list register keeps its priority there."""
     with vcpu.vm.vgic.lock:
         for i, irq in fields(vcpu, addr, 8, length):
-            irq.priority = val >> i & 0xFF & -(1 << 8 - VGIC_PRI_BITS)
+            irq.priority = val >> i & 0xFF & -(1 << 8 - PRI_BITS)
 
 
 def read_config(vcpu: Vcpu, addr: int, length: int) -> int:

@@ -11,6 +11,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from armkvm.abi.vgic import KVM_VGIC_V2_CPU_SIZE, KVM_VGIC_V2_DIST_SIZE
+from armkvm.arch import gic as g
 from armkvm.kvm.vgic import mmio_v2 as vgic_mmio_v2
 from armkvm.kvm.vgic.irq import VGIC_ADDR_UNDEF
 from armkvm.kvm.vgic.mmio import IMPLEMENTER_ARM, PRODUCT_ID_KVM, Region, VgicIoDevice
@@ -19,14 +20,8 @@ if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
     from armkvm.kvm.vm import Vm
 
-GIC_CPU_CTRL, GIC_CPU_PRIMASK, GIC_CPU_BINPOINT = 0x0, 0x4, 0x8
-GIC_CPU_ALIAS_BINPOINT, GIC_CPU_ACTIVEPRIO, GIC_CPU_IDENT = 0x1C, 0xD0, 0xFC
-
-# The interface's control register: GICC_CTLR's bits where it has them too
-VMCR_CTLR_MASK = 0x21F
-VMCR_BPR1_SHIFT, VMCR_BPR0_SHIFT, VMCR_PMR_SHIFT = 18, 21, 24
 # Five bits of priority mask: user space has them as a small number, as in GICH_VMCR
-PMR_UNUSED_BITS = 3
+PMR_UNUSED_BITS = 8 - g.PRI_BITS
 
 
 def check_resources(vm: Vm) -> int:
@@ -57,14 +52,14 @@ def read_vcpuif(vcpu: Vcpu, addr: int, _length: int) -> int:
     assert vcpu.vgic_cpu is not None
     vmcr = vcpu.vgic_cpu.vmcr.value
     match addr & 0xFF:
-        case 0x0:
-            return vmcr & VMCR_CTLR_MASK
-        case 0x4:
-            return vmcr >> VMCR_PMR_SHIFT + PMR_UNUSED_BITS & 0x1F
-        case 0x8:
-            return max(vmcr >> VMCR_BPR0_SHIFT & 7, 2 * vcpu.has_run_once)
-        case 0x1C:
-            return max(vmcr >> VMCR_BPR1_SHIFT & 7, 3 * vcpu.has_run_once)
+        case g.GICC_CTLR:
+            return vmcr & g.ICH_VMCR_GICC_CTLR
+        case g.GICC_PMR:
+            return vmcr >> g.ICH_VMCR_PMR_SHIFT + PMR_UNUSED_BITS & 0x1F
+        case g.GICC_BPR:
+            return max(vmcr >> g.ICH_VMCR_BPR0_SHIFT & 7, 2 * vcpu.has_run_once)
+        case g.GICC_ABPR:
+            return max(vmcr >> g.ICH_VMCR_BPR1_SHIFT & 7, 3 * vcpu.has_run_once)
         case _:
             return PRODUCT_ID_KVM << 20 | 2 << 16 | IMPLEMENTER_ARM
 
@@ -74,15 +69,17 @@ def write_vcpuif(vcpu: Vcpu, addr: int, _length: int, val: int) -> None:
     assert vcpu.vgic_cpu is not None
     reg = vcpu.vgic_cpu.vmcr
     match addr & 0xFF:
-        case 0x0:
-            reg.value = reg.value & ~VMCR_CTLR_MASK | val & VMCR_CTLR_MASK
-        case 0x4:
-            shift = VMCR_PMR_SHIFT + PMR_UNUSED_BITS
-            reg.value = reg.value & ~(0xFF << VMCR_PMR_SHIFT) | (val & 0x1F) << shift
-        case 0x8:
-            reg.value = reg.value & ~(7 << VMCR_BPR0_SHIFT) | (val & 7) << VMCR_BPR0_SHIFT
-        case 0x1C:
-            reg.value = reg.value & ~(7 << VMCR_BPR1_SHIFT) | (val & 7) << VMCR_BPR1_SHIFT
+        case g.GICC_CTLR:
+            reg.value = reg.value & ~g.ICH_VMCR_GICC_CTLR | val & g.ICH_VMCR_GICC_CTLR
+        case g.GICC_PMR:
+            shift = g.ICH_VMCR_PMR_SHIFT + PMR_UNUSED_BITS
+            reg.value = reg.value & ~(0xFF << g.ICH_VMCR_PMR_SHIFT) | (val & 0x1F) << shift
+        case g.GICC_BPR:
+            shift = g.ICH_VMCR_BPR0_SHIFT
+            reg.value = reg.value & ~(7 << shift) | (val & 7) << shift
+        case g.GICC_ABPR:
+            shift = g.ICH_VMCR_BPR1_SHIFT
+            reg.value = reg.value & ~(7 << shift) | (val & 7) << shift
 
 
 def read_apr(vcpu: Vcpu, addr: int, _length: int) -> int:
@@ -100,10 +97,10 @@ def write_apr(vcpu: Vcpu, addr: int, _length: int, val: int) -> None:
 
 # For user space alone.
 CPU_REGISTERS = [
-    Region(GIC_CPU_CTRL, 4, read_vcpuif, write_vcpuif),
-    Region(GIC_CPU_PRIMASK, 4, read_vcpuif, write_vcpuif),
-    Region(GIC_CPU_BINPOINT, 4, read_vcpuif, write_vcpuif),
-    Region(GIC_CPU_ALIAS_BINPOINT, 4, read_vcpuif, write_vcpuif),
-    Region(GIC_CPU_ACTIVEPRIO, 16, read_apr, write_apr),
-    Region(GIC_CPU_IDENT, 4, read_vcpuif, write_vcpuif),
+    Region(g.GICC_CTLR, 4, read_vcpuif, write_vcpuif),
+    Region(g.GICC_PMR, 4, read_vcpuif, write_vcpuif),
+    Region(g.GICC_BPR, 4, read_vcpuif, write_vcpuif),
+    Region(g.GICC_ABPR, 4, read_vcpuif, write_vcpuif),
+    Region(g.GICC_APR, 16, read_apr, write_apr),
+    Region(g.GICC_IIDR, 4, read_vcpuif, write_vcpuif),
 ]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from armkvm.abi.vgic import KVM_VGIC_V3_DIST_SIZE, KVM_VGIC_V3_REDIST_SIZE
+from armkvm.arch.gic import ICC_SRE_DFB, ICC_SRE_DIB, ICC_SRE_SRE
 from armkvm.kvm.vgic import mmio_v3 as vgic_mmio_v3
 from armkvm.kvm.vgic.irq import VGIC_ADDR_UNDEF
 from armkvm.kvm.vgic.mmio import VgicIoDevice
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from armkvm.kvm.vm import Vm
 
 SZ_64K = 0x1_0000
-SRE_EL1 = 7  # DIB, DFB, SRE: system registers, no bypass
+SRE_EL1 = ICC_SRE_DIB | ICC_SRE_DFB | ICC_SRE_SRE  # system registers, no bypass
 # GICR_PENDBASER: inner shareable, read-allocate write-back
 INITIAL_PENDBASER = 5 << 7 | 1 << 10
 

@@ -28,29 +28,20 @@ against the implemented ones before it is used; all other state is masked words.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from armkvm.arch import gic as g
 from armkvm.vmm.devices.device import Line
 from armkvm.vmm.irqchip.gicv2_distributor import Candidate, Distributor
 
-CTLR, PMR, BPR, IAR, EOIR, RPR, HPPIR = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x14, 0x18
-ABPR, AIAR, AEOIR, AHPPIR = 0x1C, 0x20, 0x24, 0x28
-APR, NSAPR, IIDR, DIR = 0xD0, 0xE0, 0xFC, 0x1000
+CTLR, PMR, BPR, IAR, EOIR = g.GICC_CTLR, g.GICC_PMR, g.GICC_BPR, g.GICC_IAR, g.GICC_EOIR
+RPR, HPPIR, ABPR, AIAR = g.GICC_RPR, g.GICC_HPPIR, g.GICC_ABPR, g.GICC_AIAR
+AEOIR, AHPPIR, APR, NSAPR = g.GICC_AEOIR, g.GICC_AHPPIR, g.GICC_APR, g.GICC_NSAPR
+IIDR, DIR = g.GICC_IIDR, g.GICC_DIR
 
-CTLR_ENABLE_GRP0 = 1 << 0
-CTLR_ENABLE_GRP1 = 1 << 1
-CTLR_ACK_CTL = 1 << 2
-CTLR_FIQ_EN = 1 << 3
-CTLR_CBPR = 1 << 4
-CTLR_BYPASS_DISABLE = 0xF << 5
-CTLR_EOIMODE = 1 << 9
 CTLR_MASK = 0x3FF
 
 IIDR_VALUE = 0x0202_143B  # as a GIC-400: GICv2, revision 1, Arm
 
-SPURIOUS = 1023
-SPURIOUS_GRP1 = 1022  # section 3.2.5: read the aliased register instead
-IDLE = 0xFF  # running priority when no interrupt is active (section 4.4.6)
-
-NO_CANDIDATE: Candidate = (256, SPURIOUS, False)
+NO_CANDIDATE: Candidate = (256, g.INTID_SPURIOUS, False)
 
 Odd = Callable[[str], None]
 
@@ -94,7 +85,7 @@ class CpuInterface:
         self._apr_mask = (1 << (128 >> self._min_bpr)) - 1
         self.state = CpuInterfaceState(bpr=self._min_bpr, abpr=self._min_bpr + 1)
         self._candidate = NO_CANDIDATE
-        self._running = IDLE
+        self._running = g.IDLE_PRIORITY
 
     # What the Distributor says
 
@@ -106,7 +97,7 @@ class CpuInterface:
     def group_priority(self, priority: int, group1: bool) -> int:
         """The part of a priority that decides on preemption (section 3.3.3, 3.3.5)."""
         s = self.state
-        if group1 and not s.ctlr & CTLR_CBPR:
+        if group1 and not s.ctlr & g.GICC_CTLR_CBPR:
             return priority & 0xFF << s.abpr
         return priority & 0xFE << s.bpr
 
@@ -116,7 +107,7 @@ class CpuInterface:
         s = self.state
         return (
             priority < s.pmr
-            and bool(s.ctlr & (CTLR_ENABLE_GRP1 if group1 else CTLR_ENABLE_GRP0))
+            and bool(s.ctlr & (g.GICC_CTLR_ENABLE_GRP1 if group1 else g.GICC_CTLR_ENABLE_GRP0))
             and self.group_priority(priority, group1) < self._running
         )
 
@@ -124,7 +115,7 @@ class CpuInterface:
         irq = fiq = False
         if self._sufficient():
             # Section 3.3.4: only Group 0 can use the FIQ.
-            fiq = bool(self.state.ctlr & CTLR_FIQ_EN) and not self._candidate[2]
+            fiq = bool(self.state.ctlr & g.GICC_CTLR_FIQ_EN) and not self._candidate[2]
             irq = not fiq
         if irq != self.irq:
             self.irq = irq
@@ -136,7 +127,7 @@ class CpuInterface:
     def _active_changed(self) -> None:
         active = self.state.apr | self.state.nsapr
         lowest = (active & -active).bit_length() - 1
-        self._running = lowest << (self._min_bpr + 1) if active else IDLE
+        self._running = lowest << (self._min_bpr + 1) if active else g.IDLE_PRIORITY
 
     # What software does
 
@@ -145,9 +136,9 @@ class CpuInterface:
         s = self.state
         priority, intid, group1 = self._candidate
         if not self._sufficient() or (aliased and not group1):
-            return SPURIOUS
-        if group1 and not aliased and not s.ctlr & CTLR_ACK_CTL:
-            return SPURIOUS_GRP1
+            return g.INTID_SPURIOUS
+        if group1 and not aliased and not s.ctlr & g.GICC_CTLR_ACK_CTL:
+            return g.INTID_OTHER_GROUP
         bit = 1 << (self.group_priority(priority, group1) >> (self._min_bpr + 1))
         if group1:
             s.nsapr |= bit
@@ -161,12 +152,12 @@ class CpuInterface:
         """Read GICC_HPPIR or GICC_AHPPIR: neither mask nor running priority matter."""
         s = self.state
         _priority, intid, group1 = self._candidate
-        if not s.ctlr & (CTLR_ENABLE_GRP1 if group1 else CTLR_ENABLE_GRP0):
-            return SPURIOUS
+        if not s.ctlr & (g.GICC_CTLR_ENABLE_GRP1 if group1 else g.GICC_CTLR_ENABLE_GRP0):
+            return g.INTID_SPURIOUS
         if aliased and not group1:
-            return SPURIOUS
-        if group1 and not aliased and not s.ctlr & CTLR_ACK_CTL:
-            return SPURIOUS_GRP1
+            return g.INTID_SPURIOUS
+        if group1 and not aliased and not s.ctlr & g.GICC_CTLR_ACK_CTL:
+            return g.INTID_OTHER_GROUP
         return intid | self._distributor.source(self.cpu, intid) << 10
 
     def end(self, value: int, aliased: bool) -> None:
@@ -179,7 +170,7 @@ class CpuInterface:
                 self._odd("end of an interrupt that does not exist")
             return
         group1 = self._distributor.is_group1(self.cpu, intid)
-        if group1 and not aliased and not s.ctlr & CTLR_ACK_CTL:
+        if group1 and not aliased and not s.ctlr & g.GICC_CTLR_ACK_CTL:
             self._odd("end of a Group 1 interrupt by EOIR without AckCtl")
             return
         if aliased and not group1:
@@ -195,7 +186,7 @@ class CpuInterface:
             self._odd("end of interrupt without an active priority")
         self._active_changed()
         # Deactivation first: if the same interrupt is pending again, the line moves once.
-        if not s.ctlr & CTLR_EOIMODE:
+        if not s.ctlr & g.GICC_CTLR_EOIMODE:
             self._deactivate(intid)
         self._signal()
 
@@ -205,7 +196,7 @@ class CpuInterface:
 
     def _write_dir(self, value: int) -> None:
         intid = value & 0x3FF
-        if not self.state.ctlr & CTLR_EOIMODE:
+        if not self.state.ctlr & g.GICC_CTLR_EOIMODE:
             self._odd("write to DIR without EOImode")
         elif self._distributor.exists(intid):
             self._deactivate(intid)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from armkvm.abi import kvm as k
+from armkvm.arch import gic
 from armkvm.vmm import board
 from armkvm.vmm.board import Place
 from armkvm.vmm.devices.device import Arm, Line, Region, Report
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 
 # Devices in the kernel whose level a user-space interrupt controller sees, and their PPIs.
 DEVICE_PPIS = {
-    k.KVM_ARM_DEV_EL1_VTIMER: board.PPI_VIRTUAL_TIMER,
-    k.KVM_ARM_DEV_EL1_PTIMER: board.PPI_PHYSICAL_TIMER,
-    k.KVM_ARM_DEV_PMU: board.PPI_PMU,
+    k.KVM_ARM_DEV_EL1_VTIMER: gic.PPI_VIRTUAL_TIMER,
+    k.KVM_ARM_DEV_EL1_PTIMER: gic.PPI_PHYSICAL_TIMER,
+    k.KVM_ARM_DEV_PMU: gic.PPI_PMU,
 }
 # By name on the command line: how many vCPUs it can serve, and what it is called then.
 LIMITS = {

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from armkvm.abi import vgic as a
+from armkvm.arch import gic as g
 
 # One register: group and attribute of KVM_SET_DEVICE_ATTR, and its value.
 Register = tuple[int, int, int]
@@ -38,7 +39,7 @@ IGROUPR, ISENABLER, ICENABLER, ISPENDR, ISACTIVER = 0x080, 0x100, 0x180, 0x200, 
 IPRIORITYR, ITARGETSR, ICFGR = 0x400, 0x800, 0xC00
 SPENDSGIR = 0xF20
 IROUTER = 0x6000
-GICC_REGISTERS = (0x00, 0x04, 0x08, 0x1C, 0xD0)  # CTLR, PMR, BPR, ABPR, APR0
+GICC_REGISTERS = (g.GICC_CTLR, g.GICC_PMR, g.GICC_BPR, g.GICC_ABPR, g.GICC_APR)
 GICR_PROPBASER, GICR_PENDBASER, SGI_BASE = 0x070, 0x078, 0x1_0000
 # op0 3, op1 0: (CRn, CRm, op2) of ICC_SRE, CTLR, PMR, BPR0, BPR1, AP0R0, AP1R0, IGRPEN0, IGRPEN1
 ICC_REGISTERS = (
