@@ -78,12 +78,18 @@ class GuestDebug:
 
 
 def set_guest_debug(vcpu: Vcpu, args: KvmGuestDebug) -> None:
-    """kvm_arch_vcpu_ioctl_set_guest_debug(). EINVAL."""
+    """kvm_arch_vcpu_ioctl_set_guest_debug(). EINVAL.
+
+    A debugger has put its breakpoints into guest memory, or taken them out, without a word to
+    KVM: its own stores to code are followed by cache maintenance on the host. Here this is the
+    moment when they are seen.
+    """
     if args.control & ~KVM_GUESTDBG_VALID_MASK:
         fail(errno.EINVAL)
     enabled = bool(args.control & k.KVM_GUESTDBG_ENABLE)
     vcpu.guest_debug = GuestDebug(vcpu, args) if enabled else None
     vcpu.state.tde = int(enabled)
+    vcpu.vm.written()
 
 
 def kvm_handle_guest_debug(vcpu: Vcpu, esr: int) -> int:
