@@ -178,7 +178,11 @@ class Loaded:
     """The engine's code in this process."""
 
     def __init__(self, a: Artefact) -> None:
-        self._ee = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _native())
+        # With llvmlite's memory manager: its sections lie together. LLVM's own takes what the
+        # kernel gives for each, and where that is far apart (a process with a terabyte mapped),
+        # a relocation does not reach and LLVM ends the process.
+        empty = llvm.parse_assembly("")
+        self._ee = llvm.create_mcjit_compiler(empty, _native(), use_lmm=True)
         self._ee.add_object_file(llvm.ObjectFileRef.from_data(a.object))
         self._ee.finalize_object()
         self.id_registers = id_registers(a.features)
