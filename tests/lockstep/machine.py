@@ -12,6 +12,7 @@ import mmap
 from armkvm.abi import kvm as k
 from armkvm.host.cpu import Backend
 from armkvm.kvm.system import System
+from armkvm.kvm.vcpu import Vcpu
 from armkvm.vmm.console import BufferConsole
 from armkvm.vmm.guest.loader import Image
 from armkvm.vmm.machine import Config, Machine, Outcome
@@ -64,8 +65,8 @@ class SteppedMachine(Machine):
             self.outcome = Outcome("idle")
             self.vcpu.kick()
 
-    def _interrupted(self) -> Outcome | None:
-        return self.outcome or super()._interrupted()
+    def _interrupted(self, vcpu: Vcpu) -> Outcome | None:
+        return self.outcome or super()._interrupted(vcpu)
 
 
 def _make_private(pages: ctypes.Structure) -> None:

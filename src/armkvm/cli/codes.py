@@ -21,6 +21,7 @@ class Code(IntEnum):
     LIMIT = 4, "--max-insns was reached"
     TIMEOUT = 5, "--timeout was reached"
     HOST = 6, "the host lacks something: apt or the network failed, no space, no memory"
+    ASLEEP = 7, "the guest sleeps for ever: no timer is armed, the input is at its end"
     INTERNAL = 70, "a defect of armkvm (ARMKVM_DEBUG=1 shows where)"
     INTERRUPTED = 130, "Ctrl-C"
     TERMINATED = 143, "SIGTERM; 129 for SIGHUP; the terminal was put back"
@@ -34,6 +35,7 @@ OF_OUTCOME = {
     "reset": Code.RESET,
     "limit": Code.LIMIT,
     "timeout": Code.TIMEOUT,
+    "asleep": Code.ASLEEP,
     "crash": Code.FAILED,
 }
 

@@ -218,9 +218,20 @@ def _refuse_machine(args: argparse.Namespace) -> None:
 
 
 def _report(outcome: "Outcome", args: argparse.Namespace) -> None:
-    if outcome.reason == "crash":
-        complain(f"the guest cannot go on: {outcome.message}")
-    elif outcome.reason == "limit":
-        complain(f"stopped: --max-insns {args.max_insns} reached")
-    elif outcome.reason == "timeout":
-        complain(f"stopped: --timeout {args.timeout:g} reached")
+    """Why the run ended, if not as the guest's owner wished."""
+    why = outcome.message
+    panic = f" after a kernel panic ({why})" if why else ""
+    match outcome.reason:
+        case "crash":
+            complain(f"the guest cannot go on: {why}")
+        case "asleep":
+            complain(f"the guest sleeps for ever: {why}")
+        case "reset":
+            hint = ""
+            if args.kernel is not None and args.initrd is None:
+                hint = "; if it is Linux, give it a root file system: --initrd FILE"
+            complain(f"the guest asked for a reset{panic}{hint}")
+        case "limit":
+            complain(f"stopped: --max-insns {args.max_insns} reached{panic}")
+        case "timeout":
+            complain(f"stopped: --timeout {args.timeout:g} reached{panic}")

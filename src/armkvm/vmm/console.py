@@ -36,6 +36,7 @@ class Console:
 
     def __init__(self) -> None:
         self.quit = False  # a person asked to leave
+        self.ended = False  # no more input will ever come
         self._input = bytearray()
         self._changed = threading.Condition()
         self._wake: Callable[[], None] = lambda: None
@@ -165,6 +166,7 @@ class StdioConsole(Console):
         self._old_wakeup = -1
         self._pipe_read, self._pipe_write = -1, -1
         self.is_terminal = _is_terminal(stdin)
+        self.ended = not _can_be_read(stdin)
 
     def start(self, wake: Callable[[], None]) -> None:
         super().start(wake)
@@ -270,6 +272,9 @@ class StdioConsole(Console):
                 self._notify()  # a signal: its number is in the pipe
             if self._in in ready:
                 reading = self._typed()
+                if not reading:
+                    self.ended = True
+                    self._notify()  # who sleeps until there is input sleeps for ever
 
     def _typed(self) -> bool:
         """Take what was typed; false at the end of the input."""

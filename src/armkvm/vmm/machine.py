@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from armkvm import __version__
 from armkvm.abi import kvm as k
 from armkvm.abi.regs import CORE_PC, core_x, sys_reg
 from armkvm.host.hrtimer import UserTimer
@@ -29,15 +28,15 @@ from armkvm.kvm.system import System
 from armkvm.kvm.vcpu import Vcpu
 from armkvm.vmm import board
 from armkvm.vmm.console import Console
-from armkvm.vmm.cpus import cpus_fdt, pmu_fdt
 from armkvm.vmm.devices.bus import Bus
 from armkvm.vmm.devices.device import Arm, OddAccesses
 from armkvm.vmm.devices.platform import Fit, Fitted, Platform, standard
 from armkvm.vmm.errors import GuestError
-from armkvm.vmm.fdt import Fdt, u64
 from armkvm.vmm.guest.loader import Image
 from armkvm.vmm.guest.unpack import Data
 from armkvm.vmm.irqchip.irqchip import DEVICE_PPIS, Irqchip, make
+from armkvm.vmm.tree import Tree
+from armkvm.vmm.watch import Panics, Storm
 
 MIDR_EL1 = sys_reg(3, 0, 0, 0, 0)
 _SYSTEM_EVENTS = {
@@ -67,7 +66,10 @@ class Config:
 
 @dataclass
 class Outcome:
-    """How a run ended: shutdown, reset, limit, timeout, quit or crash (then `message` says why)."""
+    """How a run ended: shutdown, reset, limit, timeout, quit, asleep or crash.
+
+    `message` says why: after a panic its reason, after a crash what was the matter.
+    """
 
     reason: str
     message: str = ""
@@ -97,6 +99,7 @@ class Machine:
         self.system = config.system
         self.console = config.console
         self.odd = OddAccesses()
+        self.panics = Panics(self.console.write)
         self.memory = _guest_memory(config.mem_bytes)
         self.vm = self.system.create_vm()
         self.vm.set_user_memory_region(0, board.RAM_BASE, config.mem_bytes, self.memory)
@@ -108,7 +111,8 @@ class Machine:
             vcpu.arm_vcpu_init(features=features)
         self._levels = [0] * config.cpus  # device_irq_level as last seen
         self.asleep: set[Vcpu] = set()  # vCPUs that were in a WFI when the machine stopped
-        self._timed_out = False
+        self._timed_out = self._for_ever = False
+        self._storm = Storm(self.vcpus)
         self._outcome: Outcome | None = None
         self._error: BaseException | None = None  # of a vCPU's thread
         self._stopping = False
@@ -127,8 +131,8 @@ class Machine:
                 _init_pmu(vcpu, self.irqchip)
         self.devices: list[Fitted] = []
         platform = Platform(
-            console=self.console, clock=clock, line=self.irqchip.line, timer=self._timer,
-            report=self.odd,
+            console=self.console, output=self.panics.write, clock=clock, line=self.irqchip.line,
+            timer=self._timer, report=self.odd,
         )  # fmt: skip
         for fit in config.devices:
             for fitted in fit(platform):
@@ -139,40 +143,19 @@ class Machine:
 
     # -- what the guest finds -------------------------------------------------------------
     def dtb(self) -> bytes:
-        """The device tree; every device describes itself."""
-        fdt = Fdt()
-        fdt.prop("#address-cells", 2)
-        fdt.prop("#size-cells", 2)
-        fdt.prop("compatible", "linux,dummy-virt")
-        fdt.prop("model", f"armkvm {__version__}")
-        fdt.prop("interrupt-parent", fdt.phandle(board.LABEL_GIC))
-        with fdt.node("chosen"):
-            fdt.prop("bootargs", self.config.params)
-            fdt.prop("kaslr-seed", self._random("kaslr-seed", 8))
-            fdt.prop("rng-seed", self._random("rng-seed", 32))
-            for fitted in self.devices:
-                if fitted.stdout:
-                    fdt.prop("stdout-path", f"/{fitted.name}@{fitted.place.base:x}")
-            if self.config.image is not None and self.config.image.initrd is not None:
-                start, end = self.config.image.initrd
-                fdt.prop("linux,initrd-start", *u64(start))
-                fdt.prop("linux,initrd-end", *u64(end))
-        with fdt.node(f"memory@{board.RAM_BASE:x}"):
-            fdt.prop("device_type", "memory")
-            fdt.reg(board.RAM_BASE, self.config.mem_bytes)
-        cpus_fdt(fdt, self.vcpus[0].get_one_reg(MIDR_EL1), self.config.cpus)
-        if self.config.pmu:
-            pmu_fdt(fdt, self.irqchip.pmu_cells)
-        board.timer_fdt(fdt, self.irqchip.timer_cells)
-        board.apb_clock_fdt(fdt)
-        self.irqchip.fdt(fdt)
-        for fitted in self.devices:
-            fitted.device.fdt(fdt, fitted.place, self.irqchip.interrupt)
-        return fdt.blob()
-
-    def _random(self, purpose: str, size: int) -> bytes:
-        """What a boot loader gives the guest to begin with; here a function of Config.seed."""
-        return hashlib.shake_256(f"armkvm {purpose} {self.config.seed}".encode()).digest(size)
+        """The device tree, as the guest gets it."""
+        config = self.config
+        return Tree(
+            params=config.params,
+            seed=config.seed,
+            mem_bytes=config.mem_bytes,
+            initrd=None if config.image is None else config.image.initrd,
+            cpus=config.cpus,
+            midr=self.vcpus[0].get_one_reg(MIDR_EL1),
+            pmu=config.pmu,
+            irqchip=self.irqchip,
+            devices=self.devices,
+        ).blob()
 
     def _load(self, image: Image) -> None:
         for segment in image.segments:
@@ -202,7 +185,7 @@ class Machine:
     def run(self) -> Outcome:
         """Run until the guest powers off, or something ends it from outside."""
         config = self.config
-        self.vm.limit = config.max_insns
+        self._limit()
         self.system.clock.idle = self._idle
         self.console.start(self.vcpus[0].kick)
         timer = None
@@ -290,27 +273,35 @@ class Machine:
                     mmio.value = bus.read(mmio.phys_addr, size, cpu)
                 continue
             if ret in (-errno.EINTR, -errno.EAGAIN):
-                ended = self._interrupted()
+                ended = self._interrupted(vcpu)
             elif ret == 0 and run.exit_reason == k.KVM_EXIT_SYSTEM_EVENT:
                 if run.system_event.type == k.KVM_SYSTEM_EVENT_WAKEUP:
                     # A WFI that began before this machine did is over.
                     vcpu.set_mp_state(k.KVM_MP_STATE_RUNNABLE)
                     continue
-                ended = Outcome(_SYSTEM_EVENTS.get(run.system_event.type, "crash"))
+                reason = _SYSTEM_EVENTS.get(run.system_event.type, "crash")
+                ended = Outcome(reason, self.panics.reason)
             else:
                 ended = self._crash(vcpu, ret)
             if ended is not None:
                 self.stop(ended)
 
-    def _interrupted(self) -> Outcome | None:
+    def _interrupted(self, vcpu: Vcpu) -> Outcome | None:
         """KVM_RUN gave way: for a level, for input, or because somebody wants us to stop."""
         if self.console.quit:
             return Outcome("quit")
         if self._timed_out:
-            return Outcome("timeout")
-        limit = self.config.max_insns
-        if limit is not None and self.vm.instructions >= limit:
-            return Outcome("limit")
+            return Outcome("timeout", self.panics.reason)
+        if self._for_ever:
+            return Outcome("asleep", "all vCPUs sleep, and nothing is left that could wake one")
+        done, limit = self.vm.instructions, self.config.max_insns
+        if limit is not None and done >= limit:
+            return Outcome("limit", self.panics.reason)
+        if done >= self._storm.next:
+            lost = self._storm.look(vcpu, done)
+            if lost is not None:
+                return Outcome("crash", lost)
+            self._limit()
         for fitted in self.devices:
             fitted.device.poll()
         self._tick()
@@ -337,9 +328,17 @@ class Machine:
         self._timed_out = True
         self.vcpus[0].kick()
 
-    def _idle(self, _due: int | None) -> None:
-        """All vCPUs sleep: a good time to show output."""
+    def _limit(self) -> None:
+        """KVM_RUN gives way where the run shall end, or for a look at the guest."""
+        limit, look = self.config.max_insns, self._storm.next
+        self.vm.limit = look if limit is None else min(limit, look)
+
+    def _idle(self, due: int | None) -> None:
+        """All vCPUs sleep: a good time to show output. With nothing to come, they do for ever."""
         self.console.flush()
+        if due is None and self.console.ended:
+            self._for_ever = True
+            self.vcpus[0].kick()
 
     def _tick(self) -> None:
         self.irqchip.tick()

@@ -96,7 +96,7 @@ def fit(platform: Platform) -> Iterator[Fitted]:
         if console.waiting:
             uart.receive(console.take(uart.room), more=bool(console.waiting))
 
-    uart = Pl011(console.write, platform.line(PLACE), on_room=poll, report=platform.report)
+    uart = Pl011(platform.output, platform.line(PLACE), on_room=poll, report=platform.report)
     yield Fitted("pl011", PLACE, uart, stdout=True)
 
 

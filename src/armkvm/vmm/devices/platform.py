@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class Platform:
     """What a machine has for its devices."""
 
-    console: Console
+    console: Console  # where input comes from
+    output: Callable[[bytes], None]  # where the guest's goes
     clock: Clock
     line: Callable[[Place], Line]  # the input of the interrupt controller at a place
     timer: Callable[[], Arm]  # makes one; when it is due, every device's `tick` is called
