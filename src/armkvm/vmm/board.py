@@ -12,6 +12,7 @@ from armkvm.arch.gic import (
     GICC_SIZE,
     PPI_HYP_TIMER,
     PPI_PHYSICAL_TIMER,
+    PPI_PMU,
     PPI_SECURE_PHYSICAL_TIMER,
     PPI_VIRTUAL_TIMER,
 )

@@ -23,6 +23,7 @@ from typing import Any
 
 from armkvm.abi import kvm as k
 from armkvm.abi.regs import CORE_PC, core_x, sys_reg
+from armkvm.arch.gic import PPI_PMU
 from armkvm.host.hrtimer import UserTimer
 from armkvm.kvm.system import System
 from armkvm.kvm.vcpu import Vcpu
@@ -390,7 +391,7 @@ def _init_pmu(vcpu: Vcpu, irqchip: Irqchip) -> None:
     """devices/vcpu.rst, 1: an interrupt controller in the kernel has to know the interrupt."""
     group = k.KVM_ARM_VCPU_PMU_V3_CTRL
     if irqchip.in_kernel:
-        vcpu.set_device_attr(group, k.KVM_ARM_VCPU_PMU_V3_IRQ, board.PPI_PMU)
+        vcpu.set_device_attr(group, k.KVM_ARM_VCPU_PMU_V3_IRQ, PPI_PMU)
     vcpu.set_device_attr(group, k.KVM_ARM_VCPU_PMU_V3_INIT)
 
 

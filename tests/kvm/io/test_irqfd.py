@@ -17,9 +17,9 @@ from tests.kvm.vgic.vgic_rig import VgicRig, ended
 from armkvm.abi import ioctl as nr
 from armkvm.abi import kvm as k
 from armkvm.abi.structs import KvmIrqfd, KvmIrqRouting, KvmIrqRoutingEntry
+from armkvm.arch import gic as g
 from armkvm.kvm import System, Vm
 from armkvm.kvm.io.irqfd import FLAG_DEASSIGN, FLAG_RESAMPLE
-from armkvm.kvm.vgic import irq as v
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_level_is_raised_and_not_lowered(rig: VgicRig, events: list[int]) -> N
     assert taken(events[0])
     irqfd(rig.vm, events[0], 8, FLAG_DEASSIGN)  # nothing is under way any more
     assert irq.line_level
-    assert [lr & v.LR_STATE for lr in rig.enter()] == [v.LR_PENDING]
+    assert [lr & g.ICH_LR_STATE for lr in rig.enter()] == [g.ICH_LR_PENDING]
     rig.leave()
     rig.line(40, False)
     assert rig.enter() == []
