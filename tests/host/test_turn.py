@@ -434,3 +434,17 @@ def test_only_one_has_the_turn() -> None:
 
     cast.run(*[part] * 6)
     assert cast.turn.owner is None
+
+
+def test_forgotten_in_the_middle_of_something() -> None:
+    """The garbage collector may drop a vCPU in a thread that has the lock."""
+    cast = Cast(2)
+    first, second = cast.tasks
+    with cast.turn.lock:
+        cast.turn.forget(first)
+        assert cast.turn.tasks == [first, second]
+    third = cast.turn.join()
+    assert cast.turn.tasks == [second, third]
+    cast.turn.forget(third)
+    cast.turn.leave(third)
+    assert cast.turn.tasks == [second]

@@ -26,6 +26,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import get_ident
@@ -85,12 +86,14 @@ class Turn:
         self._idler: Task | None = None  # whose thread idles for all
         self._idling = False  # and it has begun to
         self._frozen = 0
+        self._forgotten: deque[Task] = deque()  # of vCPUs that were dropped, still to leave
 
     # membership
 
     def join(self) -> Task:
         """A vCPU was created."""
         with self.lock:
+            self._forget()
             task = Task(self.lock)
             self.tasks.append(task)
             return task
@@ -98,14 +101,19 @@ class Turn:
     def leave(self, task: Task) -> None:
         """A vCPU is gone; no thread is in KVM_RUN on it."""
         with self.lock:
-            if task.state == GONE:
-                return
-            index = self.tasks.index(task)
-            del self.tasks[index]
-            if self._last is task:
-                self._last = self.tasks[index - 1] if self.tasks else None
-            self._drop(task, GONE)
-            task.cond.notify_all()
+            self._leave(task)
+
+    def forget(self, task: Task) -> None:
+        """A vCPU was dropped without a word. Called by the garbage collector, anywhere.
+
+        So also in a thread that has our lock: then whoever takes it for a new vCPU cleans up.
+        """
+        self._forgotten.append(task)
+        if self.lock.acquire(blocking=False):
+            try:
+                self._forget()
+            finally:
+                self.lock.release()
 
     def announce(self, task: Task) -> None:
         """A thread is about to take this turn: it counts as runnable from now on.
@@ -204,6 +212,20 @@ class Turn:
                     self._idler.cond.notify_all()
 
     # all that follows is called with the lock held
+
+    def _leave(self, task: Task) -> None:
+        if task.state == GONE:
+            return
+        index = self.tasks.index(task)
+        del self.tasks[index]
+        if self._last is task:
+            self._last = self.tasks[index - 1] if self.tasks else None
+        self._drop(task, GONE)
+        task.cond.notify_all()
+
+    def _forget(self) -> None:
+        while self._forgotten:
+            self._leave(self._forgotten.popleft())
 
     def _set(self, task: Task, state: int) -> None:
         before = task.state

@@ -12,7 +12,7 @@ Left out: SVE, pointer authentication.
 from __future__ import annotations
 
 import errno
-import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import c_int
@@ -33,6 +33,7 @@ from armkvm.kvm.requests import Requests
 from armkvm.kvm.run import kvm_vcpu_ioctl_run
 from armkvm.kvm.run_page import RunPage
 from armkvm.kvm.stats import VcpuStat
+from armkvm.kvm.vcpu_mutex import VcpuMutex
 
 if TYPE_CHECKING:
     from armkvm.kvm.pmu.emul import Pmu
@@ -100,10 +101,12 @@ class Vcpu(Requests, File):
         self.stat = VcpuStat()
         self.turn = vm.host.turn
         self.task = self.turn.join()
+        # Who drops a vCPU without closing it leaves nothing to the scheduler either.
+        weakref.finalize(self, self.turn.forget, self.task).atexit = False
         self.twe = False  # HCR_EL2.TWE as the engine has it
 
         self._destroyed = False
-        self.mutex = threading.Lock()  # held during every vCPU ioctl
+        self.mutex = VcpuMutex(self)
         self.vsesr = 0  # VSESR_EL2: the syndrome of a pending virtual SError
         self.pid: int | None = None  # thread of the last KVM_RUN that got past its first checks
         self.ran_once = False  # KVM_ARCH_FLAG_HAS_RAN_ONCE, of this vCPU
@@ -147,11 +150,7 @@ class Vcpu(Requests, File):
     def run_raw(self) -> int:
         """KVM_RUN; returns 0 or a negative errno instead of raising."""
         with self.mutex:
-            ret = kvm_vcpu_ioctl_run(self)
-        if self.closed:
-            # Closed meanwhile: whoever closed it left the CPU to us.
-            self.destroy()
-        return ret
+            return kvm_vcpu_ioctl_run(self)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -363,7 +362,7 @@ class Vcpu(Requests, File):
             fail(errno.ENOEXEC)
 
     def release(self) -> None:
-        """The file is closed. A KVM_RUN under way ends with EIO and then frees the CPU."""
+        """The file is closed. A KVM_RUN under way ends with EIO; the last ioctl frees the CPU."""
         self.make_request(h.REQ_VM_DEAD)
         self.vcpu_kick()
         self.kick_out()
@@ -371,8 +370,8 @@ class Vcpu(Requests, File):
         self.vm.put()
 
     def destroy(self) -> None:
-        """Free the engine's CPU, unless a thread is in KVM_RUN: then that thread does it."""
-        if not self.mutex.acquire(blocking=False):
+        """Free the engine's CPU, unless a thread is in an ioctl: then that thread does it."""
+        if not self.mutex.lock.acquire(blocking=False):
             return
         try:
             if self._destroyed:
@@ -389,4 +388,4 @@ class Vcpu(Requests, File):
                     pcpu.remove()
             self.cpu.close()
         finally:
-            self.mutex.release()
+            self.mutex.lock.release()

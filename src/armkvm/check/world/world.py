@@ -149,6 +149,9 @@ class FreeTurn(Turn):
         """A vCPU is gone."""
         _free(task).gone = True
 
+    def forget(self, task: Task) -> None:
+        """A vCPU was dropped: with its world."""
+
     def announce(self, task: Task) -> None:
         """A thread is about to run it."""
 
@@ -250,7 +253,7 @@ class World:
         self.backend.next = (script, irq)
         vcpu = vm.create_vcpu(number, bytearray(8192))
         guest_cpu(vcpu).vcpu = vcpu
-        belongs(vcpu, vcpu.mutex, vcpu.wait)
+        belongs(vcpu, vcpu.mutex.lock, vcpu.wait)
         _free(vcpu.task).vcpu = vcpu
         self.vcpus.append(vcpu)
         if init:
