@@ -17,7 +17,7 @@ class SlowHost:
     LOOKS, STEP_NS = 10_000, 100_000
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.kick: Callable[[], object] | None = None
+        self.kick: Callable[[], None] | None = None
         self.looks = 0
         time = SimpleNamespace(monotonic_ns=self.monotonic_ns, time_ns=lambda: 0)
         monkeypatch.setattr("armkvm.host.clock.time", time)

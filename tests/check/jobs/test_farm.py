@@ -229,3 +229,62 @@ def running(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in "ZX"
+
+
+class Lost:
+    """Its finaliser presses Ctrl-C: what Python raises there is printed and forgotten."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("when", ["begun", "ended"])
+def test_an_interrupt_where_python_would_forget_it(when: str) -> None:
+    """While work is given away, and while a result is handed over: it ends what would go on."""
+    pressed: list[Job] = []
+
+    def press(each: Job) -> None:
+        pressed.append(each)
+        if len(pressed) == 1:
+            Lost()
+
+    def begun(each: Job) -> None:
+        if when == "begun":
+            press(each)
+
+    def ended(each: Job, _result: Result) -> None:
+        if when == "ended":
+            press(each)
+
+    with pytest.raises(KeyboardInterrupt):
+        farm.explore(
+            lambda: farm.Pool(1), [Job("timer-past", bound=SMALL), Job("migration", bound=SMALL)],
+            width=1, begun=begun, ended=ended,
+        )  # fmt: skip
+    assert len(pressed) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_an_interrupt_while_processes_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = farm.Pool.submit
+
+    def interrupted(pool: farm.Pool, *args: object) -> Future[object]:
+        Lost()
+        return submit(pool, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(farm.Pool, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt), farm.Pool(1):
+        pass
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_who_ignores_the_interrupt_keeps_ignoring_it() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with farm.Pool(1) as pool:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert pool.submit(int, "7").result() == 7
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -17,16 +17,16 @@ import signal
 import threading
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from armkvm.check.explorer.search import Result
 from armkvm.check.jobs import job
+from armkvm.check.jobs.interrupt import awaited, blocked, check
 from armkvm.check.jobs.job import Job, Sample
 
 ATTEMPTS = 3  # at one piece of work
@@ -69,19 +69,20 @@ def carry_out(
     follow: Callable[[W, R], Iterable[W]] | None = None,
     width: int | None = None,
     begun: Callable[[W], None] | None = None,
-) -> Iterator[tuple[W, R]]:
+) -> Generator[tuple[W, R], None, None]:
     """Each piece of work with its result, once, as they come.
 
     `follow` names further work when a result is there. At most `width` pieces are with the executor
     at any time: of a pool that breaks they have all lost an attempt, those that wait have not.
 
-    Raises JobError, and LostError after the last attempt.
+    Raises JobError, LostError after the last attempt, and KeyboardInterrupt as soon as Ctrl-C was
+    pressed.
     """
     waiting = deque(dict.fromkeys(work))
     attempts: Counter[W] = Counter()
     while waiting:
-        with make() as executor:
-            lost = yield from _round(executor, function, waiting, follow, width, begun)
+        with make() as executor, awaited() as interrupt:
+            lost = yield from _round(executor, function, waiting, follow, width, begun, interrupt)
         for piece, error in lost:
             attempts[piece] += 1
             if attempts[piece] == ATTEMPTS:
@@ -98,6 +99,7 @@ def _round(
     follow: Callable[[W, R], Iterable[W]] | None,
     width: int | None,
     begun: Callable[[W], None] | None,
+    interrupt: Future[None],
 ) -> Generator[tuple[W, R], None, list[tuple[W, Exception]]]:
     """Until all is done, or until something was lost and the rest of what is under way is back."""
     flying: dict[Future[R | Failure], W] = {}
@@ -112,7 +114,12 @@ def _round(
             else:
                 if begun is not None:
                     begun(piece)
-        for future in wait(flying, return_when=FIRST_COMPLETED).done:
+        if not flying:
+            continue  # the executor took nothing
+        awaits: list[Future[Any]] = [*flying, interrupt]
+        ready = wait(awaits, return_when=FIRST_COMPLETED).done
+        check(interrupt)
+        for future in ready:
             piece = flying.pop(future)
             try:
                 result = future.result()
@@ -163,13 +170,14 @@ def explore(
             begun(work.job if isinstance(work, Sample) else work)
 
     everything: list[Job | Sample] = [*jobs]
-    for work, _result in carry_out(make, job.perform, everything, follow, width, given):
-        whose = work.job if isinstance(work, Sample) else work
-        if all(piece in sampled for piece in pieces[whose]):
-            parts = [sampled[piece] for piece in pieces[whose]]
-            results[whose] = job.merge(whose, explored[whose], parts)
-            if ended is not None:
-                ended(whose, results[whose])
+    with closing(carry_out(make, job.perform, everything, follow, width, given)) as done:
+        for work, _result in done:
+            whose = work.job if isinstance(work, Sample) else work
+            if all(piece in sampled for piece in pieces[whose]):
+                parts = [sampled[piece] for piece in pieces[whose]]
+                results[whose] = job.merge(whose, explored[whose], parts)
+                if ended is not None:
+                    ended(whose, results[whose])
     return [results[each] for each in jobs]
 
 
@@ -186,12 +194,18 @@ class Pool(ProcessPoolExecutor):
         if kind == "forkserver":
             context.set_forkserver_preload([job.__name__])
         super().__init__(processes, mp_context=context, initializer=_begin)
+        self._awaited = ExitStack()  # Ctrl-C, from the first process on to the end of the last
 
     def __enter__(self) -> Self:
         try:
+            interrupt = self._awaited.enter_context(awaited())
             # Interrupted while it starts, a process would end in a traceback of its own.
-            with _uninterrupted():
-                wait([self.submit(os.getpid) for _ in range(self.size)])
+            with blocked():
+                starting = {self.submit(os.getpid) for _ in range(self.size)}
+                while starting and not interrupt.done():
+                    awaits: list[Future[Any]] = [*starting, interrupt]
+                    starting -= wait(awaits, return_when=FIRST_COMPLETED).done
+            check(interrupt)
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -208,20 +222,7 @@ class Pool(ProcessPoolExecutor):
             for process in list((self._processes or {}).values()):
                 process.kill()
         self.shutdown(wait=True, cancel_futures=kind is not None)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits until the end, here and for good in processes that are started inside."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # it would let the signal through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._awaited.__exit__(kind, error, where)
 
 
 def _begin() -> None:
