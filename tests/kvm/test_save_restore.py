@@ -133,21 +133,37 @@ def test_beside_the_machine_that_was_saved(kind: Kind) -> None:
     assert (head.output + rest.output)[:steps] == whole.output[:steps]
 
 
+# Guests of smp.S by how often they are cut: each life of the first takes long.
+SEVERAL = {smp.POWER: 6, smp.COUNT: 30, smp.SGI: 30, smp.NAP: 30}
+
+
+def careful(guest: int, output: bytes) -> bytes:
+    """What of its output the order of turns does not decide: COUNT ends with a race."""
+    return output[:-17] if guest == smp.COUNT else output
+
+
 @pytest.mark.parametrize("irqchip", ["gicv2", "kernel-gicv2"])
-@pytest.mark.parametrize("guest", [smp.POWER, smp.COUNT, smp.SGI, smp.NAP])
+@pytest.mark.parametrize("guest", SEVERAL)
 def test_several_vcpus(guest: int, irqchip: str) -> None:
-    """Switched off and on, asleep, waiting for their turn, spinning; SGIs on their way."""
+    """Switched off and on, asleep, waiting for their turn, spinning; SGIs on their way.
+
+    Cut after an exit, and in front of any instruction of whichever vCPU has the turn.
+    """
     kind = Kind("nvhe-gicv2", irqchip, smp.program(guest), cpus=4)
     whole = kind.whole()
     assert whole.reason == "shutdown"
-    some = random.Random(guest).sample(range(1, whole.exits), 12)
-    for exits in some:
-        head, saved = kind.until(after_exits(exits))
+    some = random.Random(guest)
+    cuts = [after_exits(some.randrange(1, whole.exits)) for _ in range(SEVERAL[guest] // 3)]
+    while len(cuts) < SEVERAL[guest]:
+        cuts.append(after_instructions(some.randrange(1, whole.instructions)))
+    for number, cut in enumerate(cuts):
+        head, saved = kind.until(cut)
         if head.reason == "shutdown":
             continue  # it was the last exit of some vCPU
         rest = kind.rest(saved)
-        assert rest.reason == "shutdown", exits
-        assert head.output + rest.output == whole.output, exits
+        assert rest.reason == "shutdown", number
+        got = careful(guest, head.output + rest.output)
+        assert got == careful(guest, whole.output), number
 
 
 def test_a_wfi_goes_on() -> None:
