@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import shutil
+import signal
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +19,9 @@ from armkvm.engine import build
 from armkvm.engine.build import Artefact, artefact, key
 from armkvm.engine.errors import CacheError
 
-MADE = Artefact(bytes(range(256)) * 100, ["base", "fp", "lse"])
+# An object file of one section, which is empty, and some code.
+OBJECT = b"\x7fELF\2\1\1".ljust(40, b"\0") + struct.pack("<Q10x3H", 64, 64, 1, 0) + bytes(64)
+MADE = Artefact(OBJECT + bytes(range(256)) * 100, ["base", "fp", "lse"])
 
 
 @pytest.fixture
@@ -32,7 +40,7 @@ def compiled(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def path() -> Path:
-    return build.cache_dir() / "engine" / key()
+    return Path(os.environ["XDG_CACHE_HOME"]) / "armkvm" / "engine" / key()
 
 
 def test_round_trip(compiled: list[int]) -> None:
@@ -40,18 +48,6 @@ def test_round_trip(compiled: list[int]) -> None:
     assert artefact() == MADE
     assert len(compiled) == 1
     assert [p.name for p in path().parent.iterdir()] == [key()]  # no temporary file is left
-
-
-def test_place(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """$XDG_CACHE_HOME, or ~/.cache when that is unset or empty."""
-    assert build.cache_dir() == cache_home / "armkvm"
-    for value in ("", None):
-        if value is None:
-            monkeypatch.delenv("XDG_CACHE_HOME")
-        else:
-            monkeypatch.setenv("XDG_CACHE_HOME", value)
-        monkeypatch.setenv("HOME", "/somewhere")
-        assert build.cache_dir() == Path("/somewhere/.cache/armkvm")
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 40, 48, 51, 52, 60, 100, 10_000, -1])
@@ -110,7 +106,7 @@ def test_no_space(compiled: list[int], monkeypatch: pytest.MonkeyPatch, code: in
     def replace(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(os, "fsync", replace)
     with pytest.raises(CacheError, match=os.strerror(code)) as e:
         artefact()
     one_line(e.value, path().parent)
@@ -123,6 +119,112 @@ def test_a_directory_in_the_way(compiled: list[int]) -> None:
     with pytest.raises(CacheError) as e:
         artefact()
     one_line(e.value, path().parent)
+
+
+def with_digest(body: bytes) -> bytes:
+    return b"armkvm engine 1\n" + hashlib.sha256(body).digest() + body
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"{}", b"[]", b"7", b"null", b"\xff", b"[" * 100_000,
+        b'{"features": 7}', b'{"features": [7]}',
+    ],
+)  # fmt: skip
+def test_a_head_that_makes_no_sense_is_a_miss(compiled: list[int], head: bytes) -> None:
+    """It was a KeyError or TypeError, an internal error for the user."""
+    path().parent.mkdir(parents=True, mode=0o700)
+    path().write_bytes(with_digest(len(head).to_bytes(4, "little") + head + MADE.object))
+    path().chmod(0o600)
+    assert artefact() == MADE
+    assert len(compiled) == 1
+
+
+def cut(made: bytes, size: int) -> bytes:
+    head = json.dumps({"features": ["base"]}).encode()
+    return with_digest(len(head).to_bytes(4, "little") + head + made[:size])
+
+
+@pytest.mark.parametrize("size", [0, 3, 63, 64, 127])
+def test_a_truncated_object_with_a_right_digest_is_a_miss(compiled: list[int], size: int) -> None:
+    path().parent.mkdir(parents=True, mode=0o700)
+    path().write_bytes(cut(MADE.object, size))
+    path().chmod(0o600)
+    assert artefact() == MADE
+    assert len(compiled) == 1
+
+
+def test_half_an_engine_is_not_run(
+    engine: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LLVM reads sections that are not there: SIGSEGV."""
+    del engine
+    whole = build.artefact().object
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path().parent.mkdir(parents=True, mode=0o700)
+    for part in (2, 10):
+        path().write_bytes(cut(whole, len(whole) - len(whole) // part))
+        path().chmod(0o600)
+        program = (
+            "from armkvm.engine import build\n"
+            "build._compile = lambda progress: (_ for _ in ()).throw(SystemExit(77))\n"
+            "build.Loaded(build.artefact())\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True)
+        assert done.returncode == 77, done.stderr
+
+
+def test_a_fifo_in_its_place_is_a_miss(compiled: list[int]) -> None:
+    """Opening it waited for a writer, for ever."""
+    path().parent.mkdir(parents=True, mode=0o700)
+    os.mkfifo(path())
+    signal.alarm(20)
+    assert artefact() == MADE
+    signal.alarm(0)
+    assert artefact() == MADE
+    assert len(compiled) == 1
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o660, 0o602])
+def test_a_file_that_others_can_write_is_not_loaded(compiled: list[int], mode: int) -> None:
+    artefact()
+    path().chmod(mode)
+    assert artefact() == MADE
+    assert artefact() == MADE
+    assert len(compiled) == 2
+
+
+@pytest.mark.parametrize("where", ["", "armkvm", "armkvm/engine"])
+def test_a_directory_that_others_can_write_is_told(
+    compiled: list[int], cache_home: Path, where: str
+) -> None:
+    """Nothing was looked at: whoever could write there had code of his run."""
+    artefact()
+    (cache_home / where).chmod(0o777)
+    with pytest.raises(CacheError) as e:
+        artefact()
+    one_line(e.value, cache_home / where)
+    assert "can be written by others" in str(e.value)
+    assert len(compiled) == 1
+
+
+def test_a_writer_that_is_killed_leaves_nothing_for_long(cache_home: Path) -> None:
+    """SIGKILL while the engine is stored: a file of 20 MB stayed for ever."""
+    program = (
+        "import os, signal, tempfile\n"
+        "from armkvm.engine import build\n"
+        f"build._compile = lambda progress: build.Artefact(bytes.fromhex({OBJECT.hex()!r}), [])\n"
+        "def die(*_a, **_k): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "if {kill}: os.fsync = os.replace = die\n"
+        "build.artefact()\n"
+    )
+    for kill, code in ((True, -signal.SIGKILL), (False, 0)):
+        command = [sys.executable, "-c", program.replace("{kill}", str(kill))]
+        done = subprocess.run(command, capture_output=True)
+        assert done.returncode == code, done.stderr
+    assert [p.name for p in path().parent.iterdir()] == [key()]
+    del cache_home
 
 
 def test_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

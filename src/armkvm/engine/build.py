@@ -2,8 +2,8 @@
 
 The object file depends on the sources of arch, isa and engine, on llvmlite and on the host CPU: the
 hash of these is its name in the cache. A cached file carries the digest of its own contents, so
-that a half-written or damaged one is noticed and made again. It is written beside its place and
-renamed.
+that a damaged one is noticed and made again. Who else could have written it, and how it is written,
+is process/cache.py.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
-import os
-import tempfile
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
@@ -24,10 +24,12 @@ from armkvm.engine.errors import CacheError
 from armkvm.engine.hosts import Host, check, host_of
 from armkvm.isa.features import id_registers
 from armkvm.isa.table import Form
+from armkvm.process import cache
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 
 _MAGIC = b"armkvm engine 1\n"
+SHT_NOBITS = 8
 SOURCES = ("arch", "isa", "engine")  # what the object file is made from
 
 
@@ -37,12 +39,6 @@ class Artefact:
 
     object: bytes
     features: list[str]
-
-
-def cache_dir() -> Path:
-    """The user's cache for armkvm (XDG base directory specification)."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "armkvm"
 
 
 def key() -> str:
@@ -64,11 +60,17 @@ def artefact(progress: Progress | None = None) -> Artefact:
     Raises EngineError.
     """
     check(host_of(llvm.get_default_triple()), llvm.get_host_cpu_features())
-    path = cache_dir() / "engine" / key()
     try:
-        return _unpack(path.read_bytes())
+        path = cache.directory() / "engine" / key()
+        return _unpack(cache.load(path))
+    except cache.DistrustError as error:
+        raise CacheError(str(error.strerror)) from None
+    except FileNotFoundError as error:
+        if error.filename is None:  # no home directory
+            raise CacheError(str(error.strerror)) from None
     except (OSError, ValueError):
-        made = _compile(progress)
+        pass
+    made = _compile(progress)
     _store(path, _pack(made))
     return made
 
@@ -85,25 +87,47 @@ def _unpack(data: bytes) -> Artefact:
     if data[: len(_MAGIC)] != _MAGIC or hashlib.sha256(body).digest() != data[len(_MAGIC) : start]:
         raise ValueError("damaged")
     size = int.from_bytes(body[:4], "little")
-    head = json.loads(body[4 : 4 + size])
-    return Artefact(body[4 + size :], head["features"])
+    match _json(body[4 : 4 + size]):
+        case {"features": [*features]} if all(isinstance(name, str) for name in features):
+            pass
+        case _:
+            raise ValueError("the head")
+    made = body[4 + size :]
+    if not _complete(made):
+        raise ValueError("the object file")
+    return Artefact(made, features)
+
+
+def _json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _complete(elf: bytes) -> bool:
+    """Whether all sections of an object file are within it: LLVM does not look before it reads."""
+    if elf[:6] != b"\x7fELF\x02\x01" or len(elf) < 64:
+        return False
+    (table,) = struct.unpack_from("<Q", elf, 40)
+    size, count = struct.unpack_from("<2H", elf, 58)
+    if size != 64 or not count or len(elf) < table + size * count:
+        return False
+    for at in range(table, table + size * count, size):
+        kind, offset, length = struct.unpack_from("<4xI16x2Q", elf, at)
+        if kind != SHT_NOBITS and offset + length > len(elf):
+            return False
+    return True
 
 
 def _store(path: Path, data: bytes) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
-            temporary = f.name
-            try:
-                f.write(data)
-                f.flush()
-                os.replace(temporary, path)
-            except BaseException:
-                os.unlink(temporary)
-                raise
-    except OSError as e:
+        cache.store(path, data)
+    except cache.DistrustError as error:
+        raise CacheError(str(error.strerror)) from None
+    except OSError as error:
         raise CacheError(
-            f"cannot write the compiled engine to {path.parent}: {e.strerror}"
+            f"cannot write the compiled engine to {path.parent}: {error.strerror}"
             " (set XDG_CACHE_HOME to a writable directory with 20 MB free)"
         ) from None
 

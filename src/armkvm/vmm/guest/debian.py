@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from armkvm.process import cache
 from armkvm.vmm.errors import FetchError, GuestError
 from armkvm.vmm.guest import apt
 
@@ -57,11 +57,8 @@ class Guest:
 
 
 def cache_folder() -> Path:
-    """Where fetched guests live."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification: a relative path is to be ignored.
-    base = Path(home) if os.path.isabs(home) else Path("~/.cache").expanduser()
-    return base / "armkvm" / "guests"
+    """Where fetched guests live. OSError: there is no home directory."""
+    return cache.directory() / "guests"
 
 
 def cached(suite: str | None = None, flavour: Flavour = "cloud") -> Guest | None:
