@@ -1,13 +1,6 @@
-"""armkvm bench exits: its guests are their source assembled, and do what they are said to do.
-
-Run as a program, this file renews guest.hex from guest.S.
-"""
+"""armkvm bench exits: its guests do what they are said to do."""
 
 import json
-import subprocess
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -17,22 +10,6 @@ from armkvm.cli import bench
 from armkvm.cli.main import main
 from armkvm.kvm.system import System
 from armkvm.kvm.vcpu import Vcpu
-
-FOLDER = Path(exits.__file__).parent
-PREFIX = "aarch64-linux-gnu-"
-
-
-def assemble() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        obj, out = Path(folder, "guest.o"), Path(folder, "guest.bin")
-        subprocess.run([PREFIX + "as", "-o", obj, FOLDER / "guest.S"], check=True)
-        subprocess.run([PREFIX + "objcopy", "-O", "binary", obj, out], check=True)
-        return out.read_bytes()
-
-
-def test_the_words_are_the_source_assembled(oracle: Callable[[str], str | None]) -> None:
-    if oracle(PREFIX + "as"):
-        assert exits.program(0, 0, 0, 0) == assemble()
 
 
 @pytest.fixture
@@ -114,9 +91,3 @@ def test_rows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     ]  # fmt: skip
     assert all(row["qemu"] is row["ratio"] is None for row in rows)
     assert [row["unit"] for row in rows] == ["ns"] * 10 + ["x"] * 2
-
-
-if __name__ == "__main__":
-    code = assemble()
-    lines = [code[at : at + 32].hex() + "\n" for at in range(0, len(code), 32)]
-    (FOLDER / "guest.hex").write_text("".join(lines))

@@ -5,7 +5,6 @@
 // A flat binary at 0x40080000, one CPU, no MMU. The word at `kind` is 2 or 3: the GIC's version.
 // x19 UART, x20 GICD, x21 GICC or the redistributor's second frame, x25 nest, x26 interrupts taken.
 // An interrupt shows as a letter, 'A' plus the low four bits of its number, and a point at its end.
-// Rebuild saves.hex with `python -m tests.kvm.saves`.
 
         .arch   armv8.1-a
         .equ    VTIMER, 27

@@ -1,13 +1,7 @@
-"""The guest of saves.S, and machines that are saved at an exit and go on elsewhere.
-
-``python -m tests.kvm.saves`` assembles again; test_save_restore.py checks that the words are those
-of the source where binutils is installed.
-"""
+"""The guest of saves.S, and machines that are saved at an exit and go on elsewhere."""
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +10,7 @@ from typing import Any
 
 from armkvm.abi import kvm as k
 from armkvm.abi.structs import KvmRun
+from armkvm.client import machine_code
 from armkvm.kvm import System
 from armkvm.vmm import snapshot
 from armkvm.vmm.console import BufferConsole
@@ -23,32 +18,16 @@ from armkvm.vmm.guest.loader import load
 from armkvm.vmm.machine import Config, Machine, Outcome
 from armkvm.vmm.snapshot import Snapshot
 
-HERE = Path(__file__).parent
-SOURCE, WORDS = HERE / "saves.S", HERE / "saves.hex"
-PREFIX = "aarch64-linux-gnu-"
+CODE = Path(__file__).with_name("saves.hex")
 KIND = 8  # offset in the program
 MEMORY = 4 << 20
 
 
-def assemble(prefix: str = PREFIX) -> bytes:
-    """The program, from its source."""
-    with tempfile.TemporaryDirectory() as folder:
-        obj, out = Path(folder, "saves.o"), Path(folder, "saves.bin")
-        subprocess.run([prefix + "as", "-o", obj, SOURCE], check=True)
-        subprocess.run([prefix + "objcopy", "-O", "binary", obj, out], check=True)
-        return out.read_bytes()
-
-
 def program(kind: int) -> bytes:
     """The program, for a GIC of this version."""
-    code = bytearray.fromhex(WORDS.read_text())
+    code = machine_code.program(CODE)
     code[KIND] = kind
     return bytes(code)
-
-
-def text(code: bytes) -> str:
-    """The contents of saves.hex."""
-    return "".join(code[at : at + 32].hex() + "\n" for at in range(0, len(code), 32))
 
 
 @dataclass
@@ -148,7 +127,3 @@ def after_instructions(count: int) -> Callable[[Machine], None]:
         machine.config.max_insns = count
 
     return arrange
-
-
-if __name__ == "__main__":
-    WORDS.write_text(text(assemble()))

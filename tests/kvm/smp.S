@@ -2,8 +2,7 @@
 //
 // A flat binary at 0x40080000. CPU 0 starts the others by PSCI; all run with the MMU on, over the
 // tables at the end. Results go to the PL011 as 16 digits and a newline each. Registers: x19 UART,
-// x20 GICD, x21 GICC, x22 shared memory, x28 the CPU's number. Rebuild smp.hex with
-// `python -m tests.kvm.smp`.
+// x20 GICD, x21 GICC, x22 shared memory, x28 the CPU's number.
 
         .arch   armv8.1-a
         .equ    BASE,   0x40080000

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,13 +31,6 @@ KINDS = {
     )
 }
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-
-
-def test_the_words_are_the_source_assembled(oracle: Callable[[str], str | None]) -> None:
-    code = bytes.fromhex(saves.WORDS.read_text())
-    assert saves.text(code) == saves.WORDS.read_text()
-    if oracle(saves.PREFIX + "as"):
-        assert saves.assemble() == code
 
 
 @kinds

@@ -27,13 +27,6 @@ SLICE_TICKS = SLICE_NS >> 4
 SOON = 10.0  # seconds that a thread may take to end
 
 
-def test_the_words_are_the_source_assembled(oracle: Callable[[str], str | None]) -> None:
-    code = smp.program(0)
-    assert smp.text(code) == smp.WORDS.read_text()
-    if oracle(smp.PREFIX + "as"):
-        assert smp.assemble() == code
-
-
 def test_cpus_are_switched_on_and_off_and_on_again() -> None:
     expected = []
     for cpu in (1, 2, 3):

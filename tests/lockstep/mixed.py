@@ -2,27 +2,24 @@
 
 The programs are words of all forms of the engine's table, with some that are not allocated. What
 differs between CPUs for a known reason (tests/oracle/known.py) is left out, as are indirect
-branches. ``python -m tests.lockstep.mixed``
-assembles the kernel again.
+branches.
 """
 
 from __future__ import annotations
 
 import random
 import struct
-import subprocess
-import tempfile
 from pathlib import Path
 
 from tests.oracle.samples import Samples, accesses_memory
 
+from armkvm.client import machine_code
 from armkvm.isa.disasm import decode, forms
 from armkvm.isa.table import Form
 from armkvm.vmm.board import FLAT_BASE
 from armkvm.vmm.guest import loader
 
-HERE = Path(__file__).parent
-SOURCE, WORDS = HERE / "mixed.S", HERE / "mixed.hex"
+CODE_FILE = Path(__file__).with_name("mixed.hex")
 MEMORY = 8 << 20
 
 LOG, VALUES, TABLES = 0x400D_0000, 0x400E_0000, 0x4010_0000
@@ -51,19 +48,9 @@ def _apart(form: Form) -> bool:
     return form.name.partition("_")[0] in _APART
 
 
-def assemble(assembler: str = "aarch64-linux-gnu-as") -> bytes:
-    """The kernel, from its source."""
-    with tempfile.TemporaryDirectory() as folder:
-        obj, out = Path(folder, "mixed.o"), Path(folder, "mixed.bin")
-        subprocess.run([assembler, "-o", obj, SOURCE], check=True)
-        objcopy = assembler.removesuffix("as") + "objcopy"
-        subprocess.run([objcopy, "-O", "binary", obj, out], check=True)
-        return out.read_bytes()
-
-
 def kernel() -> bytes:
-    """The kernel, as assembled earlier."""
-    return bytes.fromhex(WORDS.read_text())
+    """The kernel, mixed.S."""
+    return bytes(machine_code.program(CODE_FILE))
 
 
 def image(seed: int, ticks: int) -> loader.Image:
@@ -147,8 +134,3 @@ class _Program:
             to = max(0, min(count - 1, at + rng.randint(-8, 200)))
             word = word & 0xFC00_0000 | to - at & 0x3FF_FFFF
         return word
-
-
-if __name__ == "__main__":
-    text = assemble().hex()
-    WORDS.write_text("".join(text[at : at + 64] + "\n" for at in range(0, len(text), 64)))

@@ -119,15 +119,6 @@ def test_a_difference_in_memory_is_found(pair: MakePair) -> None:
     assert "memory differs in 1 pages, first at 0x40123450" in line
 
 
-def test_the_kernel_of_the_mixed_guest_is_its_source(
-    oracle: Callable[[str], str | None],
-) -> None:
-    assert len(mixed.kernel()) % 2048 == 0
-    assembler = oracle("aarch64-linux-gnu-as")
-    if assembler is not None:
-        assert mixed.assemble(assembler) == mixed.kernel()
-
-
 def test_the_same_registers_have_the_same_values() -> None:
     """Every system register that EL1 can read is read on both, with what reset left in it."""
     image = guest(None, BARE_MEMORY)

@@ -1,8 +1,7 @@
 """The exits that ``armkvm bench exits`` measures: what a guest does, and who answers.
 
-``guest.S`` is the source of the guests, ``guest.hex`` the same as machine code (hexadecimal bytes,
-32 a line), so that nobody needs an assembler to measure; tests/bench/test_exits.py holds the two
-together and, run as a program, renews the second from the first.
+``guest.S`` is the source of the guests, ``guest.hex`` the same as machine code
+(client/machine_code.py).
 
 A figure is the time of a long run less that of a short one, divided by how often the guest did it:
 starting and ending fall out. `bare` is KVM alone, without a VMM: KVM_RUN in a loop. `machine` is
@@ -19,6 +18,7 @@ from importlib import resources
 
 from armkvm.abi import kvm as k
 from armkvm.abi import regs
+from armkvm.client import machine_code
 from armkvm.host.clock import monotonic_ns
 from armkvm.kvm.system import System
 from armkvm.vmm import board
@@ -38,7 +38,7 @@ IRQ = k.irq_word(k.KVM_ARM_IRQ_TYPE_CPU, 0, k.KVM_ARM_IRQ_CPU_IRQ)
 
 def program(select: int, count: int, first: int = IO, second: int = 0) -> bytes:
     """The flat binary that does the selected thing `count` times."""
-    data = bytearray.fromhex(resources.files(__name__).joinpath("guest.hex").read_text("ascii"))
+    data = machine_code.program(resources.files(__name__) / "guest.hex")
     struct.pack_into("<4Q", data, COUNT_OFFSET, count, select, first, second)
     return bytes(data)
 
