@@ -65,6 +65,7 @@ class Native:
         """Words into guest memory."""
         code = b"".join(word.to_bytes(4, "little") for word in words)
         self.memory[offset : offset + len(code)] = code
+        self.vm.memory_written(RAM + offset, len(code))
 
     def get(self, reg: int) -> int:
         """KVM_GET_ONE_REG."""

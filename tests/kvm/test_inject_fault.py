@@ -13,7 +13,7 @@ from armkvm.abi import kvm as k
 from armkvm.abi import regs
 from armkvm.abi.structs import KvmGuestDebug, KvmVcpuEvents
 from armkvm.arch import esr as e
-from armkvm.host.scripted import Load, ScriptedCpu, Store
+from armkvm.host.scripted import Load, Mask, ScriptedCpu, Store
 
 START = 4 * len(PROLOGUE)
 EL1_DABT = e.EC_DABT_CUR << 26 | e.IL | e.FSC_EXTABT
@@ -174,24 +174,109 @@ def test_the_scripted_cpu_goes_on_at_the_vector() -> None:
     assert rig.get(regs.CORE_PC) == 0x200  # the vector's first instruction, not the second
 
 
-def idle(_cpu: ScriptedCpu) -> Ops:
-    yield Store(IO)
+SERROR_VECTOR = 0x180
+PSTATE_A, EL1H, ALL_MASKED = 0x100, 5, 0x3C0
+IDS = 1 << 24
 
 
-def test_serror_waits_until_it_is_not_masked() -> None:
-    rig = Rig(idle)
-    events = rig.vcpu.get_vcpu_events()
-    events.serror_pending = 1
-    rig.vcpu.set_vcpu_events(events)
+def pend_serror(m: Native | Rig, esr: int | None = None) -> None:
+    """KVM_SET_VCPU_EVENTS with serror_pending."""
+    events = KvmVcpuEvents(serror_pending=1)
+    if esr is not None:
+        events.serror_has_esr, events.serror_esr = 1, esr
+    m.vcpu.set_vcpu_events(events)
+
+
+def pending(m: Native | Rig) -> bool:
+    return bool(m.vcpu.get_vcpu_events().serror_pending)
+
+
+UNMASKING = {
+    "daifclr": [a64.daifclr(4)],
+    "msr daif": [a64.movz(3, ALL_MASKED & ~PSTATE_A), a64.msr("DAIF", 3)],
+    "eret": [
+        a64.movz(3, ALL_MASKED & ~PSTATE_A | EL1H),
+        a64.msr("SPSR_EL1", 3),
+        0x1000_0063,  # ADR X3, .+12
+        a64.msr("ELR_EL1", 3),
+        a64.ERET,
+    ],
+}
+
+
+@pytest.mark.parametrize("how", UNMASKING)
+@pytest.mark.parametrize("kind", ["nvhe-gicv2", "vhe-gicv3"])
+def test_an_serror_is_taken_where_the_guest_unmasks_it(how: str, kind: str) -> None:
+    """No exit comes between: the next one is the handler's."""
+    with Native(out(31), UNMASKING[how], a64.NOP, out(31, 8), kind=kind) as m:
+        m.vcpu.limit = 1000
+        assert m.stored() == (0, 0)
+        pend_serror(m)
+        assert pending(m)
+        assert m.stored() == (0xF00, e.EC_SERROR << 26 | e.IL | IDS * (kind == "vhe-gicv3"))
+        assert not pending(m)
+        expected = START + 4 * (1 + len(UNMASKING[how]))
+        assert m.stored() == (0xF08, RAM + expected)
+
+
+def test_an_serror_at_el0_is_taken_at_once() -> None:
+    """Masked at EL1, PSTATE.A clear at EL0."""
+    program = [*a64.mov(0, RAM + 0x400), a64.msr("ELR_EL1", 0), a64.msr("SPSR_EL1", 31)]
+    with Native(out(31), program, a64.ERET) as m:
+        m.put(0x400, [out(31, 8), a64.B_SELF])
+        m.vcpu.limit = 1000
+        m.stored()
+        pend_serror(m)
+        assert m.stored() == (0xF00, e.EC_SERROR << 26 | e.IL)
+        assert m.get(regs.CORE_ELR_EL1) == RAM + 0x400
+
+
+def test_an_serror_that_stays_masked_stays_pending() -> None:
+    with Native(out(31), a64.mrs(3, "ISR_EL1"), out(3, 8), out(31, 16), kind="vhe-gicv3") as m:
+        m.vcpu.limit = 1000
+        m.stored()
+        pend_serror(m, 0x1234)
+        assert m.stored() == (8, 1 << 8)  # ISR_EL1.A
+        assert m.stored() == (16, 0)
+        events = m.vcpu.get_vcpu_events()
+        assert (events.serror_pending, events.serror_has_esr, events.serror_esr) == (1, 1, 0x1234)
+        # Another syndrome in the place of the first: one SError, with the last.
+        pend_serror(m, 0x5678)
+        m.set(regs.CORE_PSTATE, EL1H)
+        assert m.stored() == (0xF00, e.EC_SERROR << 26 | e.IL | 0x5678)
+        assert not pending(m)
+
+
+def test_an_serror_ends_a_wfi_though_it_is_masked() -> None:
+    with Native(out(31), a64.WFI, out(31, 8)) as m:
+        m.vcpu.limit = 1000
+        m.stored()
+        pend_serror(m)
+        assert m.stored() == (8, 0)
+        assert pending(m)
+
+
+def test_the_scripted_cpu_takes_an_serror_when_it_unmasks_it() -> None:
+    def guest(_cpu: ScriptedCpu) -> Ops:
+        yield Store(IO)
+        yield Mask(False, PSTATE_A)
+        yield Store(IO + 4)
+
+    rig = Rig(guest)
     rig.stored()
-    assert rig.cpu.injected == []
-    assert rig.vcpu.get_vcpu_events().serror_pending == 1
-    rig.cpu.pstate &= ~0x100
-    rig.vcpu.limit = rig.vcpu.instructions + 10
-    rig.vcpu.run_raw()
-    assert [kind for kind, _e, _f in rig.cpu.injected] == ["serror"]
-    events.serror_has_esr = 1
-    fails(errno.EINVAL, lambda: rig.vcpu.set_vcpu_events(events))
-    events.serror_pending = events.serror_has_esr = 0
-    events.pad[0] = 1
-    fails(errno.EINVAL, lambda: rig.vcpu.set_vcpu_events(events))
+    pend_serror(rig)
+    assert rig.stored() == 4
+    assert rig.cpu.injected == [("serror", e.EC_SERROR << 26 | e.IL, 0)]
+    assert not pending(rig)
+    assert rig.get(regs.CORE_PC) == 0x200 + SERROR_VECTOR
+
+
+def test_what_vcpu_events_refuse() -> None:
+    with Native() as m:
+        fails(errno.EINVAL, lambda: pend_serror(m, 1))  # no RAS
+        fails(errno.EINVAL, lambda: m.vcpu.set_vcpu_events(KvmVcpuEvents(pad=(1,))))
+        fails(errno.EINVAL, lambda: m.vcpu.set_vcpu_events(KvmVcpuEvents(reserved=(0, 1))))
+        assert not pending(m)
+    with Native(kind="vhe-gicv3") as m:
+        fails(errno.EINVAL, lambda: pend_serror(m, 1 << 25))
+        assert not pending(m)

@@ -26,7 +26,7 @@ excl_addr excl_size excl_lo excl_hi
 count limit kick
 ns_base ns_count ns_mult cntvoff cntpoff
 cntv_ctl cntv_cval cntp_ctl cntp_cval cntv_masked cntp_masked cnthctl hyp_deadline_ns
-hcr_vi hcr_vf twe
+hcr_vi hcr_vf hcr_vse vsesr_el2 twe
 esr_el2 far_el2 hpfar_el2
 fault_status fault_va fault_ipa fault_kind
 stage2 segment_hint ic_host context next_context el1_low el1_blocks el0_blocks el0_high stepping
@@ -37,7 +37,7 @@ icc_sre gicv_base gicv_size phys_deactivated
 el0_count mode_count tde
 """.split()  # noqa: SIM905 - a table reads better than 60 quoted strings
 
-V_OFFSET = 1024
+V_OFFSET = 1088
 BOUNCE = V_OFFSET + 32 * 16  # 64 bytes: a page-crossing access goes through here
 CONTEXTS = 8
 CONTEXT_KEYS = BOUNCE + 64  # CONTEXTS x {ttbr0 base | asid << 48}

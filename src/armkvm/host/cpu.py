@@ -64,9 +64,11 @@ class GuestState(ctypes.Structure):
     gicv_base: int
     gicv_size: int
     phys_deactivated: int
-    # HCR_EL2.VI, VF and TWE, MDCR_EL2.TDE
+    # HCR_EL2.VI, VF, VSE (which taking the SError clears) and TWE, MDCR_EL2.TDE
     hcr_vi: int
     hcr_vf: int
+    hcr_vse: int
+    vsesr_el2: int  # the syndrome of the virtual SError
     twe: int
     tde: int
     excl_addr: int  # of the local monitor; all ones: open

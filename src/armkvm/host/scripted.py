@@ -22,7 +22,7 @@ import ctypes
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
-from armkvm.arch.esr import IL
+from armkvm.arch.esr import EC_SERROR, EC_SHIFT, IL
 from armkvm.arch.timer import NEVER, NS_PER_TICK_SHIFT, armed
 from armkvm.engine.stage2 import Backing
 from armkvm.host.cpu import (
@@ -35,7 +35,7 @@ from armkvm.host.cpu import (
 )
 
 M64 = (1 << 64) - 1
-PSTATE_I = 1 << 7
+PSTATE_I, PSTATE_A = 1 << 7, 1 << 8
 RESET_PSTATE = 0x3C5
 
 _VBAR_EL1 = (3, 0, 12, 0, 0)
@@ -119,9 +119,10 @@ class Msr:
 
 @dataclass(frozen=True)
 class Mask:
-    """Set or clear PSTATE.I."""
+    """Set or clear PSTATE.I, or other masks."""
 
     masked: bool
+    bits: int = PSTATE_I
 
 
 Op = Run | Native | Load | Store | Wfi | Wfe | Hvc | Mrs | Msr | Mask
@@ -208,6 +209,10 @@ class ScriptedCpu:
             if self._ns() >= state.hyp_deadline_ns or self._output():
                 return EXIT_IRQ
             self._complete()
+            if state.hcr_vse and not self.pstate & PSTATE_A:
+                state.hcr_vse = 0
+                esr = EC_SERROR << EC_SHIFT | IL | state.vsesr_el2
+                self.take_exception(esr, state.far_el1, "serror")
             if state.hcr_vi and not self.pstate & PSTATE_I and self._irq is not None:
                 self._enter_irq()
             op = self._fetch()
@@ -217,7 +222,7 @@ class ScriptedCpu:
                 self._write(op)
                 self._retire()
             elif isinstance(op, Mask):
-                self.pstate = self.pstate & ~PSTATE_I | (PSTATE_I if op.masked else 0)
+                self.pstate = self.pstate & ~op.bits | op.bits * op.masked
                 self._retire()
             elif isinstance(op, Wfe) and not state.twe:
                 self._retire()

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from armkvm.abi.structs import KvmVcpuEvents
     from armkvm.kvm.vcpu import Vcpu
 
-PSTATE_A = 1 << 8
 PSTATE_EL_MASK = 0xC
 
 
@@ -59,7 +58,7 @@ def get_events(vcpu: Vcpu, events: KvmVcpuEvents) -> None:
     events.serror_pending = int(bool(vcpu.hcr & HCR_VSE))
     events.serror_has_esr = int(vcpu.vm.host.kind.ras)
     if events.serror_pending and events.serror_has_esr:
-        events.serror_esr = vcpu.vsesr
+        events.serror_esr = vcpu.state.vsesr_el2
 
 
 def set_events(vcpu: Vcpu, events: KvmVcpuEvents) -> None:
@@ -76,7 +75,7 @@ def set_events(vcpu: Vcpu, events: KvmVcpuEvents) -> None:
             fail(errno.EINVAL)  # a syndrome needs RAS
         # Without one of user space's, it says that it is implementation defined.
         iss = events.serror_esr if events.serror_has_esr else e.SERROR_IDS
-        vcpu.vsesr = iss if ras else 0
+        vcpu.state.vsesr_el2 = iss if ras else 0
         with vcpu.wait:
             vcpu.hcr |= HCR_VSE
     if events.ext_dabt_pending:
@@ -85,11 +84,9 @@ def set_events(vcpu: Vcpu, events: KvmVcpuEvents) -> None:
         kvm_inject_dabt(vcpu, vcpu.state.far_el2)
 
 
-def deliver_serror(vcpu: Vcpu) -> None:
-    """HCR_EL2.VSE on entry: the guest takes the SError, or masks it and it stays pending."""
-    cpu = vcpu.cpu
-    if not cpu.pstate & PSTATE_A:
+def sync_serror(vcpu: Vcpu) -> None:
+    """Exit: a pending SError stays pending, unless the guest has taken it, which clears VSE."""
+    if not vcpu.state.hcr_vse:
         with vcpu.wait:
             vcpu.hcr &= ~HCR_VSE
-        esr = e.EC_SERROR << e.EC_SHIFT | e.IL | vcpu.vsesr
-        cpu.take_exception(esr, vcpu.state.far_el1, kind="serror")
+        vcpu.lines_in_hw &= ~HCR_VSE

@@ -24,7 +24,7 @@ from armkvm.host.cpu import EXIT_IRQ
 from armkvm.kvm import kvm_host as h
 from armkvm.kvm.block import cond_resched, kvm_vcpu_sleep, vcpu_load, vcpu_put
 from armkvm.kvm.handle_exit import handle_exit
-from armkvm.kvm.inject_fault import deliver_serror
+from armkvm.kvm.inject_fault import sync_serror
 from armkvm.kvm.mmio import kvm_handle_mmio_return
 from armkvm.kvm.pmu import emul as pmu_emul
 from armkvm.kvm.psci import suspend
@@ -131,6 +131,8 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
 
             clock.leave(pcpu)
             leave_guest_mode(vcpu)
+            if vcpu.lines_in_hw & HCR_VSE:
+                sync_serror(vcpu)
             stat.exits += 1
             if pmu is not None:
                 pmu.sync_hwstate()
@@ -205,9 +207,8 @@ def check_vcpu_requests(vcpu: Vcpu) -> int:
 def load_lines(vcpu: Vcpu) -> None:
     """HCR_EL2 goes to the hardware on entry."""
     hcr = vcpu.hcr
-    if hcr & HCR_VSE:
-        deliver_serror(vcpu)
     state = vcpu.state
     state.hcr_vi = hcr >> 7 & 1
     state.hcr_vf = hcr >> 6 & 1
-    vcpu.lines_in_hw = hcr & ~HCR_VSE
+    state.hcr_vse = hcr >> 8 & 1
+    vcpu.lines_in_hw = hcr

@@ -107,7 +107,6 @@ class Vcpu(Requests, File):
 
         self._destroyed = False
         self.mutex = VcpuMutex(self)
-        self.vsesr = 0  # VSESR_EL2: the syndrome of a pending virtual SError
         self.pid: int | None = None  # thread of the last KVM_RUN that got past its first checks
         self.ran_once = False  # KVM_ARCH_FLAG_HAS_RAN_ONCE, of this vCPU
         self.pcpu: PhysicalCpu | None = None  # where it is loaded

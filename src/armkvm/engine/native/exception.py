@@ -14,7 +14,7 @@ from armkvm.engine import layout
 from armkvm.engine.exits import Exit
 from armkvm.engine.interp.handler import ACCESS_CACHE, ACCESS_WRITE
 from armkvm.engine.llvm.code import Code
-from armkvm.engine.llvm.ir import RAM, Function
+from armkvm.engine.llvm.ir import RAM, UNLIKELY, Function
 from armkvm.engine.llvm.module import bit, cpu_array, field_at, flag, native, param, routine
 from armkvm.engine.native.memory import STAGE1
 from armkvm.engine.native.walk import WALK_EL0
@@ -232,7 +232,7 @@ def _isv(fn: Function, w: Value) -> Value:
 
 def _nothing_pending(fn: Code) -> Value:
     """WFI would wait: only then does it trap. A masked interrupt ends the wait as well."""
-    return fn.call("interrupt_lines", "i64", "ptr %cpu").eq(0)
+    return (fn.call("interrupt_lines", "i64", "ptr %cpu") | fn.get("hcr_vse")).eq(0)
 
 
 def _traps() -> None:
@@ -288,10 +288,15 @@ def _interrupts() -> None:
         fn.ret(vi | vf << 1)
     with native("read_isr_el1", "i64 %count", ret="i64") as fn:
         lines = fn.call("interrupt_lines", "i64", "ptr %cpu")
-        fn.ret(bit(lines, 0) << 7 | bit(lines, 1) << 6)
+        fn.ret(fn.get("hcr_vse") << 8 | bit(lines, 0) << 7 | bit(lines, 1) << 6)
     with native("pending_interrupt", "", ret="i64") as fn:
-        # The vector offset of the interrupt to take now, or 0.
+        # The vector offset of the interrupt to take now, or 0. Who calls takes it. Which of several
+        # comes first is IMPLEMENTATION DEFINED.
         daif = fn.get("daif")
+        with fn.if_(fn.get("hcr_vse").ne(0) & bit(daif, 2).eq(0), UNLIKELY):
+            fn.put("hcr_vse", 0)  # by taking it (D1.3.6, Virtual interrupts)
+            fn.put("esr_el1", fn.get("vsesr_el2") | syndrome(e.EC_SERROR))
+            fn.ret(SERROR)
         with fn.if_((daif & 3).eq(3)):
             fn.ret(0)
         lines = fn.call("interrupt_lines", "i64", "ptr %cpu")
