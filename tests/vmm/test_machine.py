@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.vmm import programs as p
 
 from armkvm.kvm.system import System
+from armkvm.vmm import snapshot
 from armkvm.vmm.console import BufferConsole
 from armkvm.vmm.guest.loader import load
 from armkvm.vmm.machine import Config, Machine, Outcome
@@ -115,3 +118,49 @@ def test_caches_have_one_set_of_one_way(host: str) -> None:
     code = p.flat(p.mrs(4, 3, 1, 0, 0, 0), p.add(4, 4, 0x30), p.show(4), p.OFF)
     outcome, output, _ = boot(code, host=host)
     assert (outcome.reason, output) == ("shutdown", b"2")
+
+
+@pytest.mark.parametrize(
+    ("host", "irqchip", "cpus"),
+    [
+        ("nvhe-gicv2", "gicv2", 6), ("nvhe-gicv2", "bcm2836", 4),
+        ("nvhe-gicv2", "kernel-gicv2", 8), ("vhe-gicv3", "kernel-gicv3", 17),
+    ],
+)  # fmt: skip
+def test_the_device_tree_compiles(
+    host: str, irqchip: str, cpus: int, oracle: Callable[[str], str | None]
+) -> None:
+    """Without a warning, with everything in it."""
+    image = load(p.flat(p.OFF), mem_bytes=MEMORY, flat=True)
+    with System(host, "virtual") as system:
+        config = Config(system, image, BufferConsole(), mem_bytes=MEMORY, cpus=cpus, pmu=True)
+        machine = Machine(replace(config, irqchip=irqchip))
+        blob = machine.dtb()
+        machine.close()
+    assert blob.count(b"l2-cache") == (cpus if host == "vhe-gicv3" else -(-cpus // 4))
+    if dtc := oracle("dtc"):
+        done = subprocess.run([dtc, "-I", "dtb", "-O", "dts"], input=blob, capture_output=True)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_an_armed_alarm_survives_a_restore() -> None:
+    """A machine that sleeps for its clock is saved, and another one is woken by its own."""
+    code = p.flat(
+        GIC, p.mov(1, RTC), p.ldr(2, 1), p.add(2, 2, 3), p.put(RTC + 0x10, 1),
+        p.mov(1, RTC + 4), p.store(2, 1), p.mov(5, 1000), 0xD10004A5, 0xB5FFFFE5,
+        p.WFI, p.mov(1, RTC + 0x18), p.ldr(4, 1), p.add(4, 4, 0x30), p.show(4), p.OFF,
+    )  # fmt: skip
+    with System("nvhe-gicv2", "virtual") as system:
+        image = load(code, mem_bytes=MEMORY, flat=True)
+        first = Machine(Config(system, image, BufferConsole(), mem_bytes=MEMORY, max_insns=500))
+        assert first.run().reason == "limit"
+        saved = snapshot.save(first)
+        first.close()
+    console = BufferConsole()
+    with System("nvhe-gicv2", "virtual") as system:
+        second = Machine(Config(system, None, console, mem_bytes=MEMORY, timeout=30))
+        snapshot.restore(second, saved)
+        assert second.run().reason == "shutdown"
+        assert 3.0 <= second.stats()["guest_seconds"] < 3.001
+        second.close()
+    assert console.output == b"1"

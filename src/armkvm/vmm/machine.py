@@ -14,7 +14,6 @@ Left out: live migration, hotplug.
 from __future__ import annotations
 
 import errno
-import hashlib
 import mmap
 import threading
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from armkvm.vmm.devices.bus import Bus
 from armkvm.vmm.devices.device import Arm, OddAccesses
 from armkvm.vmm.devices.platform import Fit, Fitted, Platform, standard
 from armkvm.vmm.errors import GuestError
+from armkvm.vmm.figures import figures
 from armkvm.vmm.guest.loader import Image
 from armkvm.vmm.guest.unpack import Data
 from armkvm.vmm.irqchip.irqchip import DEVICE_PPIS, Irqchip, make
@@ -361,20 +361,7 @@ class Machine:
 
         Hashing the memory takes a second for 2 GiB: ask only when somebody wants to know.
         """
-        exits = [vcpu.stat.as_dict() for vcpu in self.vcpus]
-        return {
-            "instructions": self.vm.instructions,
-            "exits": _sum(exits),
-            "vcpus": [
-                {"instructions": vcpu.instructions, "exits": one}
-                for vcpu, one in zip(self.vcpus, exits, strict=True)
-            ],
-            "guest_seconds": self.system.clock.now() / 1e9,
-            "wall_seconds": self._wall_ns / 1e9,
-            "odd_accesses": self.odd.count,
-            "console_digest": self.console.digest(),
-            "memory_digest": hashlib.sha256(self.memory).hexdigest(),
-        }
+        return figures(self, self._wall_ns)
 
     def close(self) -> None:
         """Give everything back. May be called twice."""
@@ -393,18 +380,6 @@ def _init_pmu(vcpu: Vcpu, irqchip: Irqchip) -> None:
     if irqchip.in_kernel:
         vcpu.set_device_attr(group, k.KVM_ARM_VCPU_PMU_V3_IRQ, PPI_PMU)
     vcpu.set_device_attr(group, k.KVM_ARM_VCPU_PMU_V3_INIT)
-
-
-def _sum(counters: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counters of several vCPUs, nested by reason, added up."""
-    total: dict[str, Any] = {}
-    for one in counters:
-        for name, value in one.items():
-            if isinstance(value, dict):
-                total[name] = _sum([total.get(name, {}), value])
-            else:
-                total[name] = total.get(name, 0) + value
-    return total
 
 
 def _guest_memory(size: int) -> mmap.mmap:

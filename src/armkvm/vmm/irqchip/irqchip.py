@@ -194,6 +194,7 @@ class RaspberryPi:
                 fdt.reg(place.base, place.size)
                 fdt.prop("interrupt-controller")
                 fdt.prop("#interrupt-cells", 2)
+                fdt.prop("#address-cells", 0)
                 fdt.prop("phandle", fdt.phandle(label))
                 if label == self.LABEL_ARMCTRL:
                     fdt.prop("interrupts", SOURCE_GPU, board.IRQ_LEVEL_HIGH)
