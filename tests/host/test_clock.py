@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-import time
-
 import pytest
+from tests.host.host_time import HostTime
 
-from armkvm.host.clock import PacedClock, RealtimeClock, VirtualClock, make_clock
+from armkvm.host.clock import ONE, PacedClock, RealtimeClock, VirtualClock, make_clock
 from armkvm.host.pcpu import PhysicalCpu
 from armkvm.host.scripted import Run, ScriptedCpu
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> HostTime:
+    """The host's time is the test's."""
+    return HostTime(monkeypatch)
 
 
 def spinning() -> ScriptedCpu:
@@ -56,84 +60,74 @@ def test_a_cpu_that_idled_catches_up_with_the_others() -> None:
     assert first.ns == 5011
 
 
-def test_virtual_sleep_jumps() -> None:
+def test_virtual_sleep_jumps(host: HostTime) -> None:
     clock = VirtualClock()
-    started = time.monotonic()
-    cond = threading.Condition()
-    with cond:
-        assert clock.sleep(cond, 3600 * 10**9) == 3600 * 10**9
-    assert time.monotonic() - started < 1
+    with host:
+        assert clock.sleep(host, 3600 * 10**9) == 3600 * 10**9
+    assert host.slept == []
 
 
-def test_virtual_sleep_with_nothing_to_wait_for_ends_by_another_thread() -> None:
-    clock = VirtualClock()
-    cond = threading.Condition()
-
-    def wake() -> None:
-        with cond:
-            cond.notify()
-
-    with cond:
-        threading.Timer(0.02, wake).start()
-        assert clock.sleep(cond, None) == 0
+def test_virtual_sleep_with_nothing_to_wait_for_ends_by_another_thread(host: HostTime) -> None:
+    host.woken_after = 20_000_000
+    with host:
+        assert VirtualClock().sleep(host, None) == 0
+    assert host.slept == [None]
 
 
-def test_paced_sleep_takes_its_time() -> None:
-    clock = PacedClock()
-    cond = threading.Condition()
-    started = time.monotonic()
-    with cond:
-        assert clock.sleep(cond, 30_000_000) == 30_000_000
-    assert 0.029 < time.monotonic() - started < 2
+def test_paced_sleep_takes_its_time(host: HostTime) -> None:
+    with host:
+        assert PacedClock().sleep(host, 30_000_000) == 30_000_000
+    assert host.slept == [0.03]
 
 
-def test_paced_sleep_cut_short_ends_at_the_time_that_passed() -> None:
-    clock = PacedClock()
-    cond = threading.Condition()
-
-    def wake() -> None:
-        with cond:
-            cond.notify()
-
-    with cond:
-        threading.Timer(0.02, wake).start()
-        now = clock.sleep(cond, 60 * 10**9)
-    assert 15_000_000 < now < 10 * 10**9
+def test_paced_sleep_cut_short_ends_at_the_time_that_passed(host: HostTime) -> None:
+    host.woken_after = 20_000_000
+    with host:
+        assert PacedClock().sleep(host, 60 * 10**9) == 20_000_000
+    assert host.slept == [60]
 
 
-def test_realtime_never_runs_backwards_and_follows_the_host() -> None:
+def test_realtime_never_runs_backwards_and_follows_the_host(host: HostTime) -> None:
     clock = RealtimeClock()
     pcpu, cpu = PhysicalCpu(0, clock), spinning()
     last = 0
-    begin = clock.now()
-    started = time.monotonic_ns()
-    for _ in range(50):
-        time.sleep(0.001)
+    for n in range(50):
+        host.ns += 1_000_000
         run_for(pcpu, cpu, 200_000)
         assert pcpu.ns >= last
         last = pcpu.ns
-    elapsed = time.monotonic_ns() - started
-    assert last - begin == pytest.approx(elapsed, rel=0.5)
+        # Ahead by no more than a slice that was thought to be slower than it was.
+        assert (n + 1) * 1_000_000 <= last <= (n + 1) * 1_000_000 + 200_000
+    assert clock.now() == last
 
 
-def test_realtime_rate_adapts_to_a_slow_guest() -> None:
+def test_realtime_sleeps_until_the_host_is_there(host: HostTime) -> None:
+    clock = RealtimeClock()
+    host.ns += 10_000_000
+    with host:
+        assert clock.sleep(host, 30_000_000) == 30_000_000
+        assert clock.sleep(host, 1) == 30_000_000
+    assert host.slept == [0.02]
+
+
+def test_realtime_rate_adapts_to_a_slow_guest(host: HostTime) -> None:
     """200,000 instructions a millisecond and more are 5 ns each, not 1."""
     clock = RealtimeClock()
     pcpu, cpu = PhysicalCpu(0, clock), spinning()
     real_run = cpu.run
 
     def slow() -> int:
-        time.sleep(0.001)
+        host.ns += 1_000_000
         return real_run()
 
     cpu.run = slow  # type: ignore[method-assign]
     for _ in range(30):
         run_for(pcpu, cpu, 200_000)
-    assert cpu.state.ns_mult > 3 << 16
+    assert 4.9 * ONE < cpu.state.ns_mult <= 5 * ONE
 
 
-def test_wall_clock_is_the_epoch_and_guest_time() -> None:
+def test_wall_clock_is_the_epoch_and_guest_time(host: HostTime) -> None:
     clock = VirtualClock(epoch_ns=10**18)
     clock.work(5)
     assert clock.wall_ns() == 10**18 + 5
-    assert abs(PacedClock().wall_ns() - time.time_ns()) < 10**10
+    assert PacedClock().wall_ns() == 10**18 + host.ns

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import threading
-import time
 
 import pytest
 from tests.kvm.client import Client, result
@@ -24,17 +23,14 @@ def test_a_wfi_of_fifty_milliseconds(mode: str) -> None:
         c.load("wfi_vt_masked")
         c.vcpu.run()
         c.vcpu.run()
-        begin, started = system.clock.now(), time.monotonic_ns()
+        begin = system.clock.now()
         assert result(c.vcpu.run) == errno.EINTR
         assert c.vcpu.run_struct.exit_reason == k.KVM_EXIT_INTR
-        guest, host = system.clock.now() - begin, time.monotonic_ns() - started
+        guest = system.clock.now() - begin
         c.close()
     assert guest > WFI_NS - 5_000_000
     if mode == "virtual":
         assert guest < WFI_NS + 1_000_000
-        assert host < WFI_NS
-    else:
-        assert host > WFI_NS - 5_000_000
 
 
 @pytest.mark.parametrize("mode", ["virtual", "paced", "realtime"])

@@ -168,7 +168,7 @@ def test_kick_from_another_thread() -> None:
     thread, results = run_in_thread(rig)
     time.sleep(0.02)
     rig.vcpu.kick()
-    thread.join(10)
+    thread.join()
     assert results == [-errno.EINTR]
     assert rig.struct.exit_reason == k.KVM_EXIT_INTR
 
@@ -185,7 +185,7 @@ def test_line_from_another_thread_reaches_a_guest_that_spins() -> None:
     thread, results = run_in_thread(rig)
     time.sleep(0.02)
     rig.line(1)
-    thread.join(10)
+    thread.join()
     assert results == [0]
     assert rig.struct.mmio.phys_addr == IO + 0x20
 
@@ -199,9 +199,9 @@ def test_line_from_another_thread_ends_a_wfi() -> None:
     asleep = threading.Event()
     rig.system.clock.idle = lambda due: asleep.set()
     thread, results = run_in_thread(rig)
-    assert asleep.wait(10)
+    asleep.wait()
     rig.line(1)
-    thread.join(10)
+    thread.join()
     assert results == [0]
     assert rig.struct.mmio.phys_addr == IO + 0x30
 
@@ -210,7 +210,7 @@ def test_another_thread_may_go_on_with_the_vcpu() -> None:
     rig = Rig(stores)
     assert rig.stored() == 0
     thread, results = run_in_thread(rig)
-    thread.join(10)
+    thread.join()
     assert results == [0]
     assert rig.struct.mmio.phys_addr == IO + 4
     assert rig.stored() == 8
@@ -229,8 +229,8 @@ def test_ioctls_wait_for_a_run_and_vm_ioctls_do_not() -> None:
     reader.join(0.05)
     assert got == []
     rig.vcpu.kick()
-    thread.join(10)
-    reader.join(10)
+    thread.join()
+    reader.join()
     assert got == [0x3C5]
     assert results == [-errno.EINTR]
 
@@ -249,7 +249,7 @@ def test_closing_a_vcpu_that_runs(wfi: bool) -> None:
     rig.vm.close()
     assert thread.is_alive()
     rig.vcpu.close()
-    thread.join(10)
+    thread.join()
     assert results == [-errno.EIO]
     assert rig.cpu.closed
     fails(errno.EBADF, rig.vcpu.run)
@@ -264,7 +264,7 @@ def test_memory_can_change_while_a_vcpu_runs() -> None:
         rig.vm.set_user_memory_region(0, 0x4000_0000, 0x1000, rig.memory)
     assert thread.is_alive()
     rig.vcpu.kick()
-    thread.join(10)
+    thread.join()
     assert results == [-errno.EINTR]
 
 

@@ -24,7 +24,6 @@ ALREADY_ON, INVALID = -4 & M64, -2 & M64
 ON, OFF = 0, 1
 CPUS = 4
 SLICE_TICKS = SLICE_NS >> 4
-SOON = 10.0  # seconds that a thread may take to end
 
 
 def test_cpus_are_switched_on_and_off_and_on_again() -> None:
@@ -214,15 +213,12 @@ def spinning() -> Iterator[Spinning]:
     yield one, threads, results
     one.machine.close()
     for thread in threads:
-        thread.join(SOON)
-        assert not thread.is_alive()
+        thread.join()
 
 
 def until(true: Callable[[], bool]) -> None:
-    """Wait, in host time."""
-    end = time.monotonic() + SOON
+    """Wait."""
     while not true():
-        assert time.monotonic() < end
         time.sleep(0.001)
 
 
@@ -230,7 +226,7 @@ def test_a_kick_ends_one_while_the_others_run(spinning: Spinning) -> None:
     one, threads, results = spinning
     for n in (2, 0, 3):
         one.machine.vcpus[n].kick()
-        threads[n].join(SOON)
+        threads[n].join()
     assert results == dict.fromkeys((0, 2, 3), -errno.EINTR)
     before = one.machine.vcpus[1].instructions
     until(lambda: one.machine.vcpus[1].instructions > before)
@@ -239,7 +235,7 @@ def test_a_kick_ends_one_while_the_others_run(spinning: Spinning) -> None:
 def test_closing_one_while_the_others_run(spinning: Spinning) -> None:
     one, threads, results = spinning
     one.machine.vcpus[1].close()
-    threads[1].join(SOON)
+    threads[1].join()
     assert results == {1: -errno.EIO}
     before = one.machine.vcpus[3].instructions
     until(lambda: one.machine.vcpus[3].instructions > before)
@@ -275,7 +271,7 @@ def test_a_cpu_that_is_off_waits_in_kvm_run(how: str) -> None:
         vcpu.close()
     else:
         vcpu.kick()
-    thread.join(SOON)
+    thread.join()
     assert results == [-errno.EIO if how == "close" else -errno.EINTR]
     assert vcpu.instructions == 0
     one.machine.close()

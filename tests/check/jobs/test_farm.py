@@ -216,10 +216,8 @@ def test_processes_end_with_the_one_who_started_them() -> None:
         assert process.stdout is not None
         worker = int(process.stdout.readline())
         process.kill()
-    until = time.monotonic() + 10
-    while running(worker) and time.monotonic() < until:
+    while running(worker):
         time.sleep(0.02)
-    assert not running(worker)
 
 
 def running(pid: int) -> bool:

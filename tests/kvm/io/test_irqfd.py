@@ -46,10 +46,9 @@ def irqfd(vm: Vm, fd: int, gsi: int, flags: int = 0, resample: int = 0) -> None:
 
 
 def soon(condition: Callable[[], bool]) -> bool:
-    until = time.monotonic() + 5
-    while not condition() and time.monotonic() < until:
+    while not condition():
         time.sleep(0.001)
-    return condition()
+    return True
 
 
 def test_errnos(vm: Vm) -> None:

@@ -29,7 +29,7 @@ from armkvm.host import clock
 from armkvm.vmm.guest.debian import Progress
 
 SCENARIO = {1: "protocol", 2: "protocol-two"}
-MANY = 10**9  # schedules: time is the bound
+MANY = 10**9  # schedules, or walks: time is the bound
 ENOUGH = 300.0  # seconds for what is exhausted, or found
 STEPS = 3000  # of a random walk
 ROUND = 600  # steps: a schedule of a mutant that is longer goes round without a choice
@@ -174,7 +174,7 @@ def walked(vcpus: int, seconds: float) -> tuple[Side, set[int]]:
     steps = seed = 0
     began = clock.monotonic_ns()
     with locks.controlled():
-        while clock.monotonic_ns() - began < seconds * 1e9:
+        while seed < MANY and clock.monotonic_ns() - began < seconds * 1e9:
             seed += 1
             execution = Execution(Walk(seed), STEPS)
             search.perform(build, execution)
