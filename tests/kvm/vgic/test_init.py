@@ -306,3 +306,21 @@ def test_a_first_run_that_fails_at_the_pmu_leaves_the_timer_to_be_mapped() -> No
     assert vm.vgic.irq(vcpu, 27).hw
     vcpu.close()
     vm.close()
+
+
+def test_a_region_that_cannot_be_registered_leaves_the_others() -> None:
+    rig = VgicRig(3, cpus=2, bare=True)
+    rig.device.set_device_attr(ADDR, a.KVM_VGIC_V3_ADDR_TYPE_DIST, DIST)
+
+    def region(index: int, base: int, count: int) -> None:
+        rig.device.set_device_attr(ADDR, REGION, count << 52 | base | index)
+
+    region(0, REDIST, 1)
+    first = rig.vgic(0).rd_iodev
+    assert first is not None
+    fails(errno.EINVAL, lambda: region(1, DIST, 1))  # where the distributor is
+    assert rig.vgic(0).rd_iodev is first
+    region(1, REDIST + 0x2_0000, 1)
+    # Every vCPU has its redistributor: what is missing is the initialisation.
+    fails(errno.EBUSY, rig.vcpus[0].run)
+    rig.close()

@@ -107,8 +107,11 @@ def set_redist_base(vm: Vm, index: int, base: int, count: int) -> int:
     for n, vcpu in enumerate(vm.vcpus):
         ret = register_redist_iodev(vcpu)
         if ret:
+            # Those of other regions stay where they are.
+            region = region_from_index(vm, index)
             for earlier in vm.vcpus[:n]:
-                _unregister_redist_iodev(earlier)
+                if earlier.vgic_cpu is not None and earlier.vgic_cpu.rdreg is region:
+                    _unregister_redist_iodev(earlier)
             vm.vgic.rd_regions = [r for r in vm.vgic.rd_regions if r.index != index]
             return ret
     return 0
@@ -139,7 +142,9 @@ def register_redist_iodev(vcpu: Vcpu) -> int:
     base = region.base + region.free_index * KVM_VGIC_V3_REDIST_SIZE
     device = VgicIoDevice(vgic_mmio_v3.RD_REGISTERS, base, vcpu)
     ret = vm.mmio_bus.register(base, KVM_VGIC_V3_REDIST_SIZE, device)
-    if not ret:
+    if ret:
+        vgic.rdreg = None
+    else:
         vgic.rd_iodev = device
         region.free_index += 1
     return ret
@@ -150,7 +155,7 @@ def _unregister_redist_iodev(vcpu: Vcpu) -> None:
     vgic = vcpu.vgic_cpu
     if vgic is not None and vgic.rd_iodev is not None:
         vcpu.vm.mmio_bus.unregister(vgic.rd_iodev)
-        vgic.rd_iodev = None
+        vgic.rd_iodev = vgic.rdreg = None
 
 
 def enable(vcpu: Vcpu) -> None:
