@@ -12,9 +12,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from armkvm.isa.field import Field
 from armkvm.isa.value import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """An access of one general register without writeback, as the syndrome of its Data Abort tells
+    it to a hypervisor that emulates a device (ESR_EL2.ISS with ISV, D17.2.37).
+
+    The access itself says its size and, by acc="ordered", whether it acquires or releases (AR).
+    """
+
+    Rt: Field | int
+    wide: bool  # SF: X register, not W
+    signed: bool = False  # SSE: what is loaded is sign-extended
 
 
 class Span(ABC):
@@ -152,12 +166,17 @@ class Machine(ABC):
 
     # -- memory -----------------------------------------------------------------------------
     @abstractmethod
-    def load(self, address: Value, ty: str, *, acc: str = "normal") -> Value:
+    def load(
+        self, address: Value, ty: str, *, acc: str = "normal", one: Transfer | None = None
+    ) -> Value:
         """Mem[address] of type ty. acc: "normal"; "unpriv" (LDTR: as EL0); "ordered"
-        (acquire/release, exclusive, atomic: an unaligned address faults)."""
+        (acquire/release, exclusive: an unaligned address faults). `one`: what an abort's syndrome
+        says of it; without, there is none (pairs, SIMD&FP, exclusives, writeback)."""
 
     @abstractmethod
-    def store(self, address: Value, value: Value, *, acc: str = "normal") -> None:
+    def store(
+        self, address: Value, value: Value, *, acc: str = "normal", one: Transfer | None = None
+    ) -> None:
         """Mem[address] = value."""
 
     @abstractmethod
@@ -170,12 +189,15 @@ class Machine(ABC):
         align: int = 1,
         elem: int = 1,
         acc: str = "normal",
+        one: Transfer | None = None,
     ) -> Span:
         """Check `size` bytes (up to 64) at address as one access, for instructions that touch
-        several registers (LDP, LD4) or read and write (atomics: write=True allows both). `align`:
+        several registers (LDP, LD4) or read and write (write=True allows both). `align`:
         alignment that always faults when missed (1: none); `elem`: element size, the alignment that
-        Device memory and SCTLR_EL1.A ask for. acc also takes "cache": maintenance by address, no
-        data moved; and "zero": DC ZVA, the span being the block that holds the address."""
+        Device memory and SCTLR_EL1.A ask for. acc also takes
+        "atomic": read and written as one (an abort is a read's where reading alone would have met
+        it); "cache": maintenance by address, no data moved; "icache": that of the instruction
+        cache; and "zero": DC ZVA, the span being the block that holds the address."""
 
     # -- branches ---------------------------------------------------------------------------
     @abstractmethod

@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from armkvm.arch import esr
 from armkvm.engine import layout
 from armkvm.engine.llvm.code import Code
 from armkvm.engine.llvm.ir import CPU, LIKELY, RAM, UNLIKELY
 from armkvm.isa.field import Field
-from armkvm.isa.machine import Machine, Span
+from armkvm.isa.machine import Machine, Span, Transfer
 from armkvm.isa.table import Form
 from armkvm.isa.value import Value, bits
 
@@ -27,6 +28,11 @@ ZERO_BLOCK = 64  # bytes that DC ZVA clears
 # Beside the size, in `access`; ZERO is DC ZVA.
 ACCESS_WRITE, ACCESS_UNPRIV, ACCESS_CACHE, ACCESS_ZERO = 1 << 8, 1 << 9, 1 << 10, 1 << 11
 ACCESS_ICACHE = 1 << 12  # with CACHE: what was fetched from there is dropped
+ACCESS_ATOMIC = 1 << 13  # a read-modify-write
+_FLAGS = {
+    "unpriv": ACCESS_UNPRIV, "cache": ACCESS_CACHE, "icache": ACCESS_CACHE | ACCESS_ICACHE,
+    "zero": ACCESS_ZERO, "atomic": ACCESS_ATOMIC,
+}  # fmt: skip
 ALIGN_SHIFT, ELEMENT_SHIFT = 16, 24  # required alignment; element size, for Device and SCTLR.A
 
 
@@ -231,16 +237,20 @@ class Handler(Code, Machine):
             yield
 
     # -- memory -----------------------------------------------------------------------------
-    def load(self, address: Value, ty: str, *, acc: str = "normal") -> Value:
+    def load(
+        self, address: Value, ty: str, *, acc: str = "normal", one: Transfer | None = None
+    ) -> Value:
         size = bits(ty) // 8
         align = size if acc == "ordered" else 1
-        s = self.span(address, size, write=False, align=align, elem=size, acc=acc)
+        s = self.span(address, size, write=False, align=align, elem=size, acc=acc, one=one)
         return s.load(0, ty)
 
-    def store(self, address: Value, value: Value, *, acc: str = "normal") -> None:
+    def store(
+        self, address: Value, value: Value, *, acc: str = "normal", one: Transfer | None = None
+    ) -> None:
         size = value.bits // 8
         align = size if acc == "ordered" else 1
-        s = self.span(address, size, write=True, align=align, elem=size, acc=acc)
+        s = self.span(address, size, write=True, align=align, elem=size, acc=acc, one=one)
         s.store(0, value)
         s.done()
 
@@ -253,17 +263,18 @@ class Handler(Code, Machine):
         align: int = 1,
         elem: int = 1,
         acc: str = "normal",
+        one: Transfer | None = None,
     ) -> Span:
         self.touches_memory = True
         unpriv = acc == "unpriv"
+        rt = self._reserved(one)
         if self.slow:
-            flags = size | ACCESS_WRITE * write | ACCESS_UNPRIV * unpriv
-            flags |= ACCESS_CACHE * (acc in ("cache", "icache")) | ACCESS_ZERO * (acc == "zero")
-            flags |= ACCESS_ICACHE * (acc == "icache")
+            flags = size | ACCESS_WRITE * write | _FLAGS.get(acc, 0)
             flags |= align << ALIGN_SHIFT | elem << ELEMENT_SHIFT
             text = f"call ptr @mem_access(ptr %cpu, i64 {address.ref}, i64 {flags})"
             ptr = self.emit(text)
             with self.if_(self.value("i1", f"icmp eq ptr {ptr}, null"), UNLIKELY):
+                self.put("arg0", self._syndrome(size, acc, one, rt))
                 self.tail("mem_fault")
             return self._span_at(Value(self, "ptr", ptr), write, acc)
         tlb = self.emit(
@@ -286,6 +297,30 @@ class Handler(Code, Machine):
             with self.if_((host & layout.PAGE_MASK).ne(self.get("ic_host")), UNLIKELY):
                 self.tail(f"{self.name}_slow")
         return self._span_at(Value(self, "ptr", self.pointer(host)), write, acc)
+
+    def _reserved(self, one: Transfer | None) -> int:
+        """Where the record has the number of the register that travels: its last byte.
+
+        Only the slow handler reads it, but what the decoder writes is what both ask for.
+        """
+        if one is None or isinstance(one.Rt, int):
+            return 0
+        key, at = (one.Rt, "i8"), layout.RECORD - 1
+        if key not in self.operands:
+            self._free.remove(at)
+            self.operands[key] = at
+        return at
+
+    def _syndrome(self, size: int, acc: str, one: Transfer | None, at: int) -> Value:
+        """ISV, SAS, SSE, SRT, SF and AR of the abort that this access may meet; or 0."""
+        if one is None:
+            return self.const("i64", 0)
+        iss = esr.DABT_ISV | (size.bit_length() - 1) << esr.DABT_SAS_SHIFT
+        iss |= esr.DABT_SSE * one.signed | esr.DABT_SF * one.wide | esr.DABT_AR * (acc == "ordered")
+        if isinstance(one.Rt, int):
+            return self.const("i64", iss | one.Rt << esr.DABT_SRT_SHIFT)
+        rt = self.load_at(self.gep("%op", at), "i8").zext("i64")
+        return rt << esr.DABT_SRT_SHIFT | iss
 
     def _span_at(self, host: Value, write: bool, acc: str) -> Span:
         if acc == "zero":

@@ -12,7 +12,7 @@ from armkvm.arch.esr import syndrome
 from armkvm.arch.gic import ICH_HCR_EN
 from armkvm.engine import layout
 from armkvm.engine.exits import Exit
-from armkvm.engine.interp.handler import ACCESS_CACHE, ACCESS_WRITE
+from armkvm.engine.interp.handler import ACCESS_ATOMIC, ACCESS_CACHE, ACCESS_WRITE
 from armkvm.engine.llvm.code import Code
 from armkvm.engine.llvm.ir import RAM, UNLIKELY, Function
 from armkvm.engine.llvm.module import bit, cpu_array, field_at, flag, native, param, routine
@@ -167,22 +167,23 @@ def _sys_iss(w: Value) -> Value:
 
 
 def _mem_fault() -> None:
-    """A slow access failed: an abort to EL1, or a stage 2 abort for the hypervisor."""
+    """A slow access failed: an abort to EL1, or a stage 2 abort for the hypervisor.
+
+    arg0: what its instruction says of it (ISV, SAS, SSE, SRT, SF, AR), 0 for no syndrome.
+    """
     with routine("mem_fault") as fn:
+        isv = fn.get("arg0")
         access = fn.get("access")
         cache = (access & ACCESS_CACHE).ne(0)
-        w = word(fn)
-        write = ((access & ACCESS_WRITE).ne(0) | cache) & ~_reading_fails(fn, w)
+        write = ((access & ACCESS_WRITE).ne(0) | cache) & ~_reading_fails(fn)
         iss = write.zext("i64") * e.DABT_WNR | cache.zext("i64") * e.DABT_CM
         with fn.if_(fn.get("fault_kind").eq(STAGE1)):
             fn.put("far_el1", fn.get("fault_va"))
             ec = same_el(fn) + e.EC_DABT_LOW << e.EC_SHIFT
             take(fn, ec | iss | fn.get("fault_status") | e.IL, fn.pc())
-        isv = _isv(fn, w)
         in_window = (fn.get("fault_ipa") - fn.get("gicv_base")).ult(fn.get("gicv_size"))
         with fn.if_(in_window & isv.ne(0)):
             # Not a fault: stage 2 maps the GIC's virtual CPU interface there.
-            fn.put("arg0", isv)
             fn.tail("gicv_access")
         fn.put("esr_el2", iss | isv | syndrome(e.EC_DABT_LOW, e.FSC_TRANSLATION_L3))
         fn.put("far_el2", fn.get("fault_va"))
@@ -190,12 +191,10 @@ def _mem_fault() -> None:
         fn.leave(Exit.TRAP)
 
 
-def _reading_fails(fn: Function, w: Value) -> Value:
-    """True for an atomic read-modify-write whose read alone would have faulted: WnR is 0 then."""
-    form = [(0x3F20_0C00, 0x3820_0000), (0x3FA0_7C00, 0x08A0_7C00), (0xBFA0_7C00, 0x0820_7C00)]
-    atomic, cas, casp = ((w & mask).eq(value) for mask, value in form)
+def _reading_fails(fn: Function) -> Value:
+    """True for a read-modify-write whose read alone would have faulted: WnR is 0 then."""
     fails = fn.var("i1", 0)
-    with fn.if_(atomic | cas | casp):
+    with fn.if_(flag(fn.get("access"), ACCESS_ATOMIC)):
         how = fn.get("el").eq(0).zext("i64") * WALK_EL0
         status = fn.call("walk", "i64", "ptr %cpu", fn.get("fault_va"), how)
         stage1 = fn.get("fault_kind").eq(STAGE1)
@@ -204,30 +203,6 @@ def _reading_fails(fn: Function, w: Value) -> Value:
         misaligned = stage1 & fn.get("fault_status").eq(e.FSC_ALIGNMENT)
         fails.set(status.ne(0) | absent | misaligned)
     return fails.get()
-
-
-def _isv(fn: Function, w: Value) -> Value:
-    """ISV, SAS, SSE, SRT, SF and AR for loads and stores of one general register (D17.2.37).
-
-    No syndrome for pairs, SIMD, exclusives, atomics and anything with writeback.
-    """
-
-    def form(mask: int, value: int) -> Value:
-        return (w & mask).eq(value)
-
-    ordered = form(0x3FA0_8000, 0x0880_8000)
-    literal = form(0x3F00_0000, 0x1800_0000)
-    register = form(0x3F20_0C00, 0x3820_0800)
-    unscaled = form(0x3F20_0C00, 0x3800_0000) | form(0x3F20_0C00, 0x3800_0800)
-    valid = form(0x3F00_0000, 0x3900_0000) | register | unscaled | ordered | literal
-    size = fn.select(literal, fn.select(w.lshr(30).eq(1), fn.const("i64", 3), 2), w.lshr(30))
-    opc = fn.select(ordered, bit(w, 22), w.lshr(22) & 3)
-    opc = fn.select(literal, fn.select(w.lshr(30).eq(2), fn.const("i64", 2), 1), opc)
-    sse = opc.uge(2)
-    sf = size.eq(3) | opc.eq(2)
-    iss = fn.const("i64", 1) << 24 | size << 22 | sse.zext("i64") << 21 | (w & 31) << 16
-    iss = iss | sf.zext("i64") << 15 | ordered.zext("i64") << 14
-    return fn.select(valid, iss, 0)
 
 
 def _nothing_pending(fn: Code) -> Value:

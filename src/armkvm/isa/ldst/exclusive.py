@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from armkvm.isa.field import Field
 from armkvm.isa.ldst import text
-from armkvm.isa.machine import Machine, Span
+from armkvm.isa.machine import Machine, Span, Transfer
 from armkvm.isa.table import insn
 from armkvm.isa.value import Value
 
@@ -119,7 +119,8 @@ def LDAR(m: Machine, size: int, L: int, Rn: Field, Rt: Field) -> None:
     """LDAR and STLR, all sizes."""
     ty = f"i{8 << size}"
     address = m.base(Rn)
+    one = Transfer(Rt, wide=size == 3)
     if L:
-        m.set_X(Rt, m.load(address, ty, acc="ordered"))
+        m.set_X(Rt, m.load(address, ty, acc="ordered", one=one))
     else:
-        m.store(address, m.X(Rt, ty), acc="ordered")
+        m.store(address, m.X(Rt, ty), acc="ordered", one=one)

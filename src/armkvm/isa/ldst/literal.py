@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from armkvm.isa.field import Field
 from armkvm.isa.ldst import text
-from armkvm.isa.machine import Machine
+from armkvm.isa.machine import Machine, Transfer
 from armkvm.isa.table import insn
 from armkvm.isa.value import Value
 
@@ -22,7 +22,8 @@ def _literal_text(opc: int, imm19: int, Rt: int, pc: int) -> str:
       where=lambda opc, **_: opc != 3)  # fmt: skip
 def LDR_literal(m: Machine, opc: int, imm19: Field, Rt: Field) -> None:
     """LDR W, LDR X, LDRSW."""
-    data = m.load(_address(m, imm19), "i64" if opc == 1 else "i32")
+    one = Transfer(Rt, wide=opc != 0, signed=opc == 2)
+    data = m.load(_address(m, imm19), "i64" if opc == 1 else "i32", one=one)
     m.set_X(Rt, data.sext("i64") if opc == 2 else data)
 
 

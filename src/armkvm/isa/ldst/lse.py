@@ -63,7 +63,7 @@ def LDADD(
 ) -> None:  # fmt: skip
     """LDADD, LDCLR, LDEOR, LDSET, LD[SU]MAX, LD[SU]MIN and SWP, all sizes and orderings."""
     ty = f"i{8 << size}"
-    span = m.span(m.base(Rn), 1 << size, write=True, align=1 << size, acc="ordered")
+    span = m.span(m.base(Rn), 1 << size, write=True, align=1 << size, acc="atomic")
     old = span.load(0, ty)
     span.store(0, _combine(m, OPS[o3 << 3 | opc], old, m.X(Rs, ty)))
     span.done()
@@ -80,7 +80,7 @@ def _cas_text(size: int, immL: int, Rs: int, immo0: int, Rn: int, Rt: int) -> st
 def CAS(m: Machine, size: int, immL: Field, Rs: Field, immo0: Field, Rn: Field, Rt: Field) -> None:
     """CAS, CASA, CASL, CASAL, all sizes: Rs is compared and gets the old value."""
     ty = f"i{8 << size}"
-    span = m.span(m.base(Rn), 1 << size, write=True, align=1 << size, acc="ordered")
+    span = m.span(m.base(Rn), 1 << size, write=True, align=1 << size, acc="atomic")
     old = span.load(0, ty)
     with m.when(old.eq(m.X(Rs, ty))):
         span.store(0, m.X(Rt, ty))
@@ -98,7 +98,7 @@ def _casp_text(sz: int, immL: int, Rs: int, immo0: int, Rn: int, Rt: int) -> str
 def CASP(m: Machine, sz: int, immL: Field, Rs: Field, immo0: Field, Rn: Field, Rt: Field) -> None:
     """CASP of two words or two doublewords; both register pairs begin at an even number."""
     ty, n = ("i32", "i64")[sz], 4 << sz
-    span = m.span(m.base(Rn), 2 * n, write=True, align=2 * n, acc="ordered")
+    span = m.span(m.base(Rn), 2 * n, write=True, align=2 * n, acc="atomic")
     first, second = span.load(0, ty), span.load(n, ty)
     with m.when(first.eq(m.X(Rs, ty)) & second.eq(m.X(Rs + 1, ty))):
         span.store(0, m.X(Rt, ty))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from armkvm.isa.field import Field, signed
 from armkvm.isa.ldst import text
-from armkvm.isa.machine import Machine
+from armkvm.isa.machine import Machine, Transfer
 from armkvm.isa.table import insn
 from armkvm.isa.value import Value
 
@@ -20,13 +20,24 @@ def allocated(size: int, opc: int, **_: object) -> bool:
     return opc < 2 or size < (0, 0, 3, 2)[opc]
 
 
-def access(m: Machine, size: int, opc: int, Rt: Field, address: Value, acc: str = "normal") -> None:
+def access(
+    m: Machine,
+    size: int,
+    opc: int,
+    Rt: Field,
+    address: Value,
+    *,
+    acc: str = "normal",
+    writeback: bool = False,
+) -> None:
     """One load or store of X[Rt] as (size, opc) say: plain, or sign-extended to 64 or 32 bits."""
     ty = f"i{8 << size}"
+    # No syndrome with writeback: whoever completed the access could not know of it.
+    one = None if writeback else Transfer(Rt, wide=size == 3 or opc == 2, signed=opc >= 2)
     if opc == 0:
-        m.store(address, m.X(Rt, ty), acc=acc)
+        m.store(address, m.X(Rt, ty), acc=acc, one=one)
         return
-    data = m.load(address, ty, acc=acc)
+    data = m.load(address, ty, acc=acc, one=one)
     if opc >= 2:
         data = data.sext("i64" if opc == 2 else "i32")
     m.set_X(Rt, data)
@@ -85,7 +96,7 @@ def _post_text(size: int, opc: int, imm9: int, Rn: int, Rt: int) -> str:
 def LDST_post(m: Machine, size: int, opc: int, imm9: Field, Rn: Field, Rt: Field) -> None:
     """Post-index: the address is the base, the offset is added to the base afterwards."""
     address = m.base(Rn)
-    access(m, size, opc, Rt, address)
+    access(m, size, opc, Rt, address, writeback=True)
     m.set_XSP(Rn, address + m.imm(imm9.sext(9)))
 
 
@@ -99,7 +110,7 @@ def _pre_text(size: int, opc: int, imm9: int, Rn: int, Rt: int) -> str:
 def LDST_pre(m: Machine, size: int, opc: int, imm9: Field, Rn: Field, Rt: Field) -> None:
     """Pre-index: the offset is added first, and the sum is written back."""
     address = m.base(Rn) + m.imm(imm9.sext(9))
-    access(m, size, opc, Rt, address)
+    access(m, size, opc, Rt, address, writeback=True)
     m.set_XSP(Rn, address)
 
 
