@@ -43,7 +43,8 @@ class Recorder:
             def run(self) -> types.SimpleNamespace:
                 if recorder.error is not None:
                     raise recorder.error
-                return types.SimpleNamespace(reason=recorder.reason, message="it fell over")
+                message = "it fell over" if recorder.reason == "crash" else ""
+                return types.SimpleNamespace(reason=recorder.reason, message=message)
 
             def stats(self) -> dict[str, Any]:
                 return {"instructions": 7}
@@ -141,7 +142,8 @@ def test_the_rest_of_the_options(machine: Recorder, kernel: str, tmp_path: Path)
     [
         ("shutdown", 0, ""),
         ("quit", 0, ""),
-        ("reset", 3, ""),
+        ("reset", 3, "armkvm: the guest asked for a reset; if it is Linux, give it a root file "
+         "system: --initrd FILE\n"),
         ("limit", 4, "armkvm: stopped: --max-insns 5 reached\n"),
         ("timeout", 5, "armkvm: stopped: --timeout 9 reached\n"),
         ("crash", 1, "armkvm: the guest cannot go on: it fell over\n"),
