@@ -10,7 +10,7 @@ FIND_PYTHON = for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python
 	  && { echo $$p; exit; }; done
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check conformance-real tables lock clean lockstep
+.PHONY: run test check conformance-real tables lockstep test-arm64 compare-fp lock clean
 
 run: $(VENV)/run.stamp
 	@$(BIN)/armkvm run $(ARGS)
@@ -34,6 +34,15 @@ tables: $(VENV)/test.stamp
 # Debian's kernel on the engine and on a second CPU, compared from boot to power-off. Fetches it.
 lockstep: $(VENV)/test.stamp
 	$(BIN)/python -m tests.lockstep.compare --debian $(ARGS)
+
+# The tests of isa and engine, conformance and a boot on an arm64 host, under qemu-user. The first
+# time it fetches Debian's arm64 Python and wheels and compiles the engine there; they stay in .arm64.
+test-arm64: $(VENV)/test.stamp
+	$(BIN)/python tools/test_arm64.py $(ARGS)
+
+# Ten million floating-point operand tuples against unicorn and qemu-aarch64; under a minute.
+compare-fp: $(VENV)/test.stamp
+	$(BIN)/python -m tests.oracle.operands $(ARGS)
 
 $(BIN)/python:
 	@python=$$($(FIND_PYTHON)); \
@@ -61,4 +70,4 @@ lock:
 	echo 'setuptools>=77' | $(LOCK) --extra test -o requirements-test.txt
 
 clean:
-	rm -rf $(VENV) build *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .arm64 build *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

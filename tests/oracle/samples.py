@@ -113,7 +113,7 @@ class Samples:
             out &= (1 << 64) - 1
         return out.to_bytes(16, "little")
 
-    def _tiny_product(self) -> tuple[bytes, bytes]:
+    def tiny_product(self) -> tuple[bytes, bytes]:
         """Two vectors whose lanes' products are within a few units of the smallest normal number.
 
         Whether a result is tiny before or after rounding is where architectures part.
@@ -164,7 +164,7 @@ class Samples:
                     at = 256 + 16 * (r + j & 31)
                     registers[at : at + 16] = rng.choice(self.vectors)
             if form.insn.feature != "base" and not memory and rng.random() < 0.05:
-                for name, value in zip(("Rn", "Rm"), self._tiny_product(), strict=True):
+                for name, value in zip(("Rn", "Rm"), self.tiny_product(), strict=True):
                     if name in named:
                         at = 256 + 16 * named[name]
                         registers[at : at + 16] = value
