@@ -18,10 +18,11 @@ import pytest
 from armkvm.engine import build
 from armkvm.engine.build import Artefact, artefact, key
 from armkvm.engine.errors import CacheError
+from armkvm.isa.all import announced
 
 # An object file of one section, which is empty, and some code.
 OBJECT = b"\x7fELF\2\1\1".ljust(40, b"\0") + struct.pack("<Q10x3H", 64, 64, 1, 0) + bytes(64)
-MADE = Artefact(OBJECT + bytes(range(256)) * 100, ["base", "fp", "lse"])
+MADE = Artefact(OBJECT + bytes(range(256)) * 100, {"id_aa64isar0_el1": 2 << 20})
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def with_digest(body: bytes) -> bytes:
     "head",
     [
         b"{}", b"[]", b"7", b"null", b"\xff", b"[" * 100_000,
-        b'{"features": 7}', b'{"features": [7]}',
+        b'{"announced": 7}', b'{"announced": {"x": "7"}}',
     ],
 )  # fmt: skip
 def test_a_head_that_makes_no_sense_is_a_miss(compiled: list[int], head: bytes) -> None:
@@ -142,7 +143,7 @@ def test_a_head_that_makes_no_sense_is_a_miss(compiled: list[int], head: bytes) 
 
 
 def cut(made: bytes, size: int) -> bytes:
-    head = json.dumps({"features": ["base"]}).encode()
+    head = json.dumps({"announced": {}}).encode()
     return with_digest(len(head).to_bytes(4, "little") + head + made[:size])
 
 
@@ -214,7 +215,7 @@ def test_a_writer_that_is_killed_leaves_nothing_for_long(cache_home: Path) -> No
     program = (
         "import os, signal, tempfile\n"
         "from armkvm.engine import build\n"
-        f"build._compile = lambda progress: build.Artefact(bytes.fromhex({OBJECT.hex()!r}), [])\n"
+        f"build._compile = lambda progress: build.Artefact(bytes.fromhex({OBJECT.hex()!r}), {{}})\n"
         "def die(*_a, **_k): os.kill(os.getpid(), signal.SIGKILL)\n"
         "if {kill}: os.fsync = os.replace = die\n"
         "build.artefact()\n"
@@ -259,5 +260,5 @@ def test_features_come_from_the_cache(engine: object) -> None:
     """ID registers of a cached engine are those of its object file."""
     del engine
     loaded = build.artefact()
-    assert {"base", "fp", "asimd", "crc32", "lse"} <= {*loaded.features}
+    assert loaded.announced == announced()
     assert loaded.object[:4] == b"\x7fELF"

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import llvmlite
 import llvmlite.binding as llvm
@@ -38,7 +38,7 @@ class Artefact:
     """The compiled engine: an object file, and what the rest has to know of it."""
 
     object: bytes
-    features: list[str]
+    announced: dict[str, int]  # what ID registers say of its features
 
 
 def key() -> str:
@@ -76,7 +76,7 @@ def artefact(progress: Progress | None = None) -> Artefact:
 
 
 def _pack(a: Artefact) -> bytes:
-    head = json.dumps({"features": a.features}).encode()
+    head = json.dumps({"announced": a.announced}).encode()
     body = len(head).to_bytes(4, "little") + head + a.object
     return _MAGIC + hashlib.sha256(body).digest() + body
 
@@ -88,14 +88,14 @@ def _unpack(data: bytes) -> Artefact:
         raise ValueError("damaged")
     size = int.from_bytes(body[:4], "little")
     match _json(body[4 : 4 + size]):
-        case {"features": [*features]} if all(isinstance(name, str) for name in features):
+        case {"announced": {**announced}} if all(isinstance(v, int) for v in announced.values()):
             pass
         case _:
             raise ValueError("the head")
     made = body[4 + size :]
     if not _complete(made):
         raise ValueError("the object file")
-    return Artefact(made, features)
+    return Artefact(made, cast(dict[str, int], announced))
 
 
 def _json(text: bytes) -> Any:
@@ -165,7 +165,7 @@ def _optimised(text: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:
 def _compile(progress: Progress | None) -> Artefact:
     # Imported here: a start from the cache needs neither the table nor the generator.
     from armkvm.engine import generate
-    from armkvm.isa.all import features
+    from armkvm.isa.all import announced
 
     def report(what: str, done: int, total: int) -> None:
         if progress:
@@ -179,7 +179,7 @@ def _compile(progress: Progress | None) -> Artefact:
     machine = _native()
     module = _optimised(text, machine)
     report("compiling", 1, 2)
-    made = Artefact(machine.emit_object(module), sorted(features()))
+    made = Artefact(machine.emit_object(module), announced())
     report("compiling", 2, 2)
     return made
 
@@ -209,8 +209,7 @@ class Loaded:
         self._ee = llvm.create_mcjit_compiler(empty, _native(), use_lmm=True)
         self._ee.add_object_file(llvm.ObjectFileRef.from_data(a.object))
         self._ee.finalize_object()
-        self.id_registers = id_registers(a.features)
-        self.features = a.features
+        self.id_registers = id_registers(a.announced)
 
     def function(
         self, name: str, result: type[ctypes.c_uint64] | None, *arguments: type

@@ -33,7 +33,6 @@ class Engine:
     def __init__(self, loaded: Loaded) -> None:
         u64, nothing = ctypes.c_uint64, None
         self.id_registers = loaded.id_registers
-        self.features = loaded.features
         self._loaded = loaded
         f = loaded.function
         self.run = f("run", u64, u64)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,48 @@ from armkvm.isa.field import Field, evaluate, word_bits
 _TOKEN = re.compile(r"(?P<bits>[01x]+)|(?P<fixed>=?)(?P<name>[A-Za-z]\w*)(:(?P<width>\d+))?")
 
 Semantics = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A set of instructions that a CPU has as a whole or not at all.
+
+    `consists`: the descriptions by name, or encoding classes ("simd.copy") that stand for all of
+    theirs. Only when all are in the table the ID register says so: `field` is (register, lowest
+    bit, value), and there it reads `absent` otherwise. `traps`: see Insn.traps.
+    """
+
+    name: str
+    consists: tuple[str, ...] = ()
+    field: tuple[str, int, int] | None = None
+    absent: int = 0
+    traps: str = ""
+
+    def complete(self, table: Collection[Insn]) -> bool:
+        """All of it is in the table."""
+        mine = [i for i in table if i.feature == self.name]
+        return {*self.consists} <= {i.name for i in mine} | {i.encoding_class for i in mine}
+
+
+FEATURES: dict[str, Feature] = {}
+
+
+def feature(
+    name: str,
+    *,
+    consists: tuple[str, ...] = (),
+    field: tuple[str, int, int] | None = None,
+    absent: int = 0,
+    traps: str = "",
+) -> str:
+    """Declare a feature beside its instructions (see Feature); gives its name."""
+    if name in FEATURES:
+        raise ValueError(f"feature {name!r} is declared twice")
+    FEATURES[name] = Feature(name, consists, field, absent, traps)
+    return name
+
+
+BASE = feature("base")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +112,12 @@ class Insn:
     layout: list[tuple[str, int, int, bool]] = field(
         default_factory=list
     )  # name, lo, width, operand
+
+    @property
+    def traps(self) -> str:
+        """What must be open for it: "fp" asks CPACR_EL1.FPEN (the CPU state's `fp_trap`), and where
+        that is shut ends in the routine `fp_trapped`."""
+        return FEATURES[self.feature].traps
 
     @property
     def encoding_class(self) -> str:
@@ -135,7 +183,7 @@ def insn(
     *,
     asm: str | Callable[..., str],
     ref: str = "",
-    feature: str = "base",
+    feature: str = BASE,
     where: Callable[..., bool | int | Field] | None = None,
     name: str | None = None,
 ) -> Callable[[Semantics], Semantics]:

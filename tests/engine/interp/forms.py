@@ -31,4 +31,4 @@ def engine_of(own: list[Insn], *names: str) -> Engine:
     machine = build._native()
     text = generate.module(host_of(llvm.get_default_triple()), all_forms=forms)
     code = machine.emit_object(build._optimised(text, machine))
-    return Engine(Loaded(Artefact(code, [])))
+    return Engine(Loaded(Artefact(code, {})))

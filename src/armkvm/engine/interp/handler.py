@@ -67,10 +67,10 @@ class Handler(Code, Machine):
 
     def trace(self) -> None:
         """Run the description."""
-        if self.form.insn.feature in ("fp", "asimd"):
-            trapped = self.get("fp_trap").ne(0)
-            with self.if_(trapped, UNLIKELY):
-                self.tail("fp_trapped")
+        trap = self.form.insn.traps
+        if trap:
+            with self.if_(self.get(f"{trap}_trap").ne(0), UNLIKELY):
+                self.tail(f"{trap}_trapped")
         self.form.trace(self)
         self.falls_through = not self.ended
         if not self.ended:
@@ -137,7 +137,15 @@ class Handler(Code, Machine):
         return v
 
     def _v_slot(self, r: Field | int) -> str:
+        self._needs_trap()
         return self._slot(r * 16 + layout.V_OFFSET)
+
+    def _needs_trap(self) -> None:
+        insn = self.form.insn
+        if not insn.traps:
+            raise TypeError(
+                f"{insn.name} uses a SIMD&FP register: its feature {insn.feature!r} has to trap"
+            )
 
     def V(self, r: Field | int, ty: str) -> Value:
         return self.load_at(self._v_slot(r), ty, align=min(16, bits(ty) // 8))
@@ -153,10 +161,12 @@ class Handler(Code, Machine):
         self.store_at(slot, self.const("<2 x i64>", 0).insert(0, whole), align=16)
 
     def V_elem(self, r: Field | int, offset: Field | int, ty: str) -> Value:
+        self._needs_trap()
         slot = self._slot(r * 16 + offset + layout.V_OFFSET)
         return self.load_at(slot, ty, align=bits(ty) // 8)
 
     def set_V_elem(self, r: Field | int, offset: Field | int, v: Value) -> None:
+        self._needs_trap()
         slot = self._slot(r * 16 + offset + layout.V_OFFSET)
         self.store_at(slot, v, align=v.bits // 8)
 

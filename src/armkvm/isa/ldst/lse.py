@@ -10,8 +10,10 @@ from __future__ import annotations
 from armkvm.isa.field import Field
 from armkvm.isa.ldst import text
 from armkvm.isa.machine import Machine
-from armkvm.isa.table import insn
+from armkvm.isa.table import feature, insn
 from armkvm.isa.value import Value
+
+LSE = feature("lse", consists=("LDADD", "CAS", "CASP"), field=("id_aa64isar0_el1", 20, 2))
 
 OPS = ("add", "clr", "eor", "set", "smax", "smin", "umax", "umin", "swp")
 
@@ -55,7 +57,7 @@ def _atomic_text(
 
 
 @insn("size:2 111 0 00 immA immR 1 Rs:5 o3 opc:3 00 Rn:5 Rt:5", asm=_atomic_text,
-      ref="C6.2 LDADD", feature="lse",
+      ref="C6.2 LDADD", feature=LSE,
       where=lambda o3, opc, **_: not o3 or opc == 0)  # fmt: skip
 def LDADD(
     m: Machine, size: int, immA: Field, immR: Field, Rs: Field, o3: int, opc: int, Rn: Field,
@@ -76,7 +78,7 @@ def _cas_text(size: int, immL: int, Rs: int, immo0: int, Rn: int, Rt: int) -> st
 
 
 @insn("size:2 001000 1 immL 1 Rs:5 immo0 11111 Rn:5 Rt:5", asm=_cas_text, ref="C6.2 CAS",
-      feature="lse")  # fmt: skip
+      feature=LSE)  # fmt: skip
 def CAS(m: Machine, size: int, immL: Field, Rs: Field, immo0: Field, Rn: Field, Rt: Field) -> None:
     """CAS, CASA, CASL, CASAL, all sizes: Rs is compared and gets the old value."""
     ty = f"i{8 << size}"
@@ -94,7 +96,7 @@ def _casp_text(sz: int, immL: int, Rs: int, immo0: int, Rn: int, Rt: int) -> str
 
 
 @insn("0 sz 001000 0 immL 1 Rs:5 immo0 11111 Rn:5 Rt:5", asm=_casp_text, ref="C6.2 CASP",
-      feature="lse", where=lambda Rs, Rt, **_: ((Rs | Rt) & 1).is_(0))  # fmt: skip
+      feature=LSE, where=lambda Rs, Rt, **_: ((Rs | Rt) & 1).is_(0))  # fmt: skip
 def CASP(m: Machine, sz: int, immL: Field, Rs: Field, immo0: Field, Rn: Field, Rt: Field) -> None:
     """CASP of two words or two doublewords; both register pairs begin at an even number."""
     ty, n = ("i32", "i64")[sz], 4 << sz
