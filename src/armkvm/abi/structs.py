@@ -116,6 +116,10 @@ class KvmArmDeviceAddr(Structure):
     _fields_ = [("id", c_uint64), ("addr", c_uint64)]
 
 
+class RegMaskRange(Structure):
+    _fields_ = [("addr", c_uint64), ("range", c_uint32), ("reserved", c_uint32 * 13)]
+
+
 class KvmArmCounterOffset(Structure):
     _fields_ = [("counter_offset", c_uint64), ("reserved", c_uint64)]
 

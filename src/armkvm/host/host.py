@@ -43,7 +43,6 @@ class HostKind:
     ctr: int = 0x8444_C004  # CTR_EL0: lines of 64 bytes; new code takes cleaning, invalidation
     breakpoints: int = 6
     watchpoints: int = 4
-    el1_32bit: bool = False  # EL1 has AArch32
     ras: bool = False  # the RAS extension: a virtual SError has a syndrome
 
     @property
@@ -56,15 +55,11 @@ class HostKind:
         return ()
 
 
-_A57 = HostKind(
-    "nvhe-gicv2", False, "gicv2", True, ipa_limit=44, max_vcpus=8, midr=CORTEX_A57, el1_32bit=True
-)
+_A57 = HostKind("nvhe-gicv2", False, "gicv2", True, ipa_limit=44, max_vcpus=8, midr=CORTEX_A57)
 _A76 = HostKind(
     "vhe-gicv3", True, "gicv3", True, ipa_limit=40, max_vcpus=512, midr=CORTEX_A76, ras=True
 )
-_A53 = HostKind(
-    "nvhe-nogic", False, "", False, ipa_limit=44, max_vcpus=8, midr=CORTEX_A53, el1_32bit=True
-)
+_A53 = HostKind("nvhe-nogic", False, "", False, ipa_limit=44, max_vcpus=8, midr=CORTEX_A53)
 KINDS = {kind.name: kind for kind in (_A57, _A76, _A53)}
 
 

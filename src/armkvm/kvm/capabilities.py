@@ -1,6 +1,7 @@
 """KVM_CHECK_EXTENSION: kvm_vm_ioctl_check_extension() and its generic part, for what is here.
 
-A capability that is not offered reads 0, as an unknown one does. Values that depend on the host
+A capability that is not offered reads 0, as an unknown one does; so does ARM_EL1_32BIT, which the
+host's CPU would have and the engine has not. Values that depend on the host
 are those of the two hosts in the ground truth.
 """
 
@@ -17,6 +18,7 @@ from armkvm.abi.kvm import (
     KVM_USER_MEM_SLOTS,
 )
 from armkvm.host.host import HostKind
+from armkvm.kvm.debug import KVM_GUESTDBG_VALID_MASK
 from armkvm.kvm.file import fail
 
 MANUAL_DIRTY_LOG_PROTECT = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET
@@ -39,6 +41,7 @@ _FIXED: dict[int, int] = {
     Cap.ONE_REG: 1,
     Cap.SIGNAL_MSI: 1,
     Cap.READONLY_MEM: 1,
+    Cap.IRQFD_RESAMPLE: 1,
     Cap.ARM_PSCI: 1,
     Cap.ARM_SET_DEVICE_ADDR: 1,
     Cap.DEVICE_CTRL: 1,
@@ -54,10 +57,12 @@ _FIXED: dict[int, int] = {
     Cap.ARM_NISV_TO_USER: 1,
     Cap.ARM_INJECT_EXT_DABT: 1,
     Cap.STEAL_TIME: 1,
+    Cap.SET_GUEST_DEBUG2: KVM_GUESTDBG_VALID_MASK,
     Cap.PTP_KVM: 1,
     Cap.SYSTEM_EVENT_DATA: 1,
     Cap.ARM_SYSTEM_SUSPEND: 1,
     Cap.COUNTER_OFFSET: 1,
+    Cap.ARM_SUPPORTED_REG_MASK_RANGES: 1 << 0,  # the range of feature ID registers
 }
 
 
@@ -74,8 +79,6 @@ def check_extension(kind: HostKind, cap: int) -> int:
             return kind.breakpoints
         case Cap.GUEST_DEBUG_HW_WPS:
             return kind.watchpoints
-        case Cap.ARM_EL1_32BIT:
-            return int(kind.el1_32bit)
         case Cap.ARM_INJECT_SERROR_ESR:
             return int(kind.ras)
         case Cap.MSI_DEVID:

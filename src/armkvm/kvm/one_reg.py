@@ -18,10 +18,11 @@ from armkvm.arch.timer import NS_PER_TICK_SHIFT
 from armkvm.kvm import arch_timer as at
 from armkvm.kvm.file import fail
 from armkvm.kvm.hypercalls import STD_HYP_PV_TIME, VENDOR_HYP_FUNC_FEAT, VENDOR_HYP_PTP
+from armkvm.kvm.id_regs import set_id_reg
 from armkvm.kvm.kvm_host import M64
 from armkvm.kvm.pmu.regs import USER as PMU_REGS
 from armkvm.kvm.pmu.regs import get_user, set_user
-from armkvm.kvm.sys_regs import ID_AA64PFR0_EL1, PFR0_GIC_SHIFT, Encoding, sys_reg_descs
+from armkvm.kvm.sys_regs import Encoding, sys_reg_descs
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
@@ -147,10 +148,13 @@ def _timer(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
 
 # firmware
 
+# Levels of the mitigations (asm/kvm.h), of a CPU that speculates nothing.
+_NOT_REQUIRED, _WA2_AVAIL, _WA2_NOT_REQUIRED, _WA2_ENABLED = 2, 2, 3, 1 << 4
+_LEVEL_MASK = 0xF
 _WORKAROUNDS = {
-    r.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_1: 2,  # not required
-    r.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_2: 3,  # unaffected
-    r.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_3: 2,
+    r.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_1: _NOT_REQUIRED,
+    r.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_2: _WA2_NOT_REQUIRED,
+    r.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_3: _NOT_REQUIRED,
 }
 # Hypercall services by register, and which of them there are.
 _SERVICES = {
@@ -176,12 +180,21 @@ def _firmware(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
         return vcpu.psci_version
     if reg_id in _SERVICES:
         return _services(vcpu, reg_id, value)
-    fixed = _WORKAROUNDS.get(reg_id)
-    if fixed is None:
+    level = _WORKAROUNDS.get(reg_id)
+    if level is None:
         fail(errno.ENOENT)
-    if value is not None and value != fixed:
+    if value is not None and not _acceptable(reg_id, value, level):
         fail(errno.EINVAL)
-    return fixed
+    return level
+
+
+def _acceptable(reg_id: int, value: int, level: int) -> bool:
+    """A guest that comes from a host with this level finds no less here. It is not kept."""
+    if reg_id == r.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_2:
+        enabled = bool(value & _WA2_ENABLED)
+        value &= ~_WA2_ENABLED
+        return value <= level and not (enabled and value != _WA2_AVAIL)
+    return value & ~_LEVEL_MASK == 0 and value <= level
 
 
 def _services(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
@@ -229,29 +242,13 @@ def _system(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
     if value is None:
         return vcpu.cpu.get_sysreg(*enc)
     if native.kind == "id" and native.name != "MPIDR_EL1":
-        _identity(vcpu, enc, value)
+        set_id_reg(vcpu, enc, value)
         return value
     if native.name == "MPIDR_EL1":
         vcpu.state.mpidr_el1 = value
     else:
         vcpu.cpu.set_sysreg(*enc, value)
     return value
-
-
-def _identity(vcpu: Vcpu, enc: Encoding, value: int) -> None:
-    """set_id_reg(): what a vCPU is can be read and written back, not changed.
-
-    But for ID_AA64PFR0_EL1.GIC, as long as nothing has run: a vCPU that has run without a GICv3 has
-    lost the field, and what was read from it must fit a new one, which has not yet.
-    """
-    held = vcpu.cpu.get_sysreg(*enc)
-    if value == held:
-        return
-    if vcpu.vm.has_run:
-        fail(errno.EBUSY)
-    if enc != ID_AA64PFR0_EL1 or value != held & ~(0xF << PFR0_GIC_SHIFT):
-        fail(errno.EINVAL)
-    vcpu.cpu.set_sysreg(*enc, value)
 
 
 def _pmu(vcpu: Vcpu, enc: Encoding, value: int | None) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from armkvm.abi import kvm as k
 from armkvm.abi.psci import KVM_ARM_PSCI_0_1, KVM_ARM_PSCI_LATEST
-from armkvm.kvm import sys_regs
+from armkvm.kvm import id_regs, sys_regs
 from armkvm.kvm.file import fail
 from armkvm.kvm.pmu.emul import PMUVER, Pmu
 from armkvm.kvm.vgic import init as vgic_init
@@ -49,6 +49,7 @@ def vcpu_init(vcpu: Vcpu, target: int, features: int) -> None:
         if features & 1 << k.KVM_ARM_VCPU_PMU_V3:
             vcpu.pmu = Pmu(vcpu)
             sys_regs.set_pmu_field(vcpu, PMUVER)
+        id_regs.set_up(vcpu)
     kvm_reset_vcpu(vcpu)
     if vcpu.has_run_once:
         # A VM that starts over: what it executes next may have been loaded anew.
@@ -103,7 +104,7 @@ def kvm_arch_vcpu_run_pid_change(vcpu: Vcpu) -> int:
         ret = vgic_init.map_resources(vcpu.vm)
         if ret:
             return ret
-    sys_regs.set_gic_field(vcpu, vcpu.vm.has_gicv3)
+    sys_regs.set_gic_field(vcpu, vcpu.vm.has_gicv3 and id_regs.shows_gic(vcpu.vm))
     ret = vcpu.arch_timer.enable()
     if ret:
         return ret

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from armkvm.abi import ioctl as nr
 from armkvm.abi import kvm as k
 from armkvm.abi import structs as st
+from armkvm.arch.sysreg import Encoding
 from armkvm.host.cpu import GuestState
 from armkvm.host.pcpu import PhysicalCpu
 from armkvm.kvm import debug, inject_fault, one_reg, reset, vcpu_attr
@@ -123,6 +124,7 @@ class Vcpu(Requests, File):
         self.pause = False
         self.reset_state: tuple[int, int] | None = None  # pc, x0 of a PSCI CPU_ON
         self.psci_version = 0
+        self.id_limits: dict[Encoding, int] = {}  # what its ID registers say at most
         self.sys_regs: dict[str, int] = {}  # registers that KVM emulates
         self.core_spsr = [0] * 5  # SPSR of AArch32 modes; index 0 is SPSR_EL1, the engine's
         self.arch_timer = ArchTimer(self)

@@ -29,6 +29,8 @@ from armkvm.abi.kvm import (
     KVM_MAX_IRQ_ROUTES,
     KVM_VCPU_MMAP_SIZE,
 )
+from armkvm.arch.sysreg import Encoding
+from armkvm.kvm import id_regs
 from armkvm.kvm.arch_timer import DEFAULT_PPIS, Offset
 from armkvm.kvm.capabilities import MANUAL_DIRTY_LOG_PROTECT
 from armkvm.kvm.file import THIS_PROCESS, Call, Context, Writable, fail
@@ -136,6 +138,7 @@ class Vm(VmMemory):
         self.pmcr_n = MAX_COUNTERS  # PMCR_EL0.N
         self.pmu_filter: bytearray | None = None  # one byte an event: it may be counted
         self.smccc_services: dict[int, int] = {}  # bitmaps that user space has set, by one-reg
+        self.id_regs: dict[Encoding, int] = {}  # ID registers that user space has changed
         self.coalesced_mmio = CoalescedMmio(self)
         self.ioeventfds = IoEventFds(self)
         self.irqfds = IrqFds(self)
@@ -363,6 +366,23 @@ class Vm(VmMemory):
         with self.lock, self.all_vcpus_locked():
             self.counter_offset_set = True
             self.voffset.value = self.poffset.value = counter_offset
+
+    @ioctl(
+        nr.KVM_ARM_GET_REG_WRITABLE_MASKS,
+        st.RegMaskRange,
+        ret=lambda call, it, masks: call.ctx.write(it.addr, masks),
+        reserved=lambda _call, it: bytes(it.reserved),
+    )
+    def arm_get_reg_writable_masks(self, range: int = 0, reserved: bytes = b"") -> bytes:
+        """KVM_ARM_GET_REG_WRITABLE_MASKS: 192 words, bits of feature ID registers that can be set.
+
+        Word (op1 - (op1 == 3)) << 6 | CRm << 3 | op2 is of register S3_<op1>_C0_C<CRm>_<op2>.
+        EINVAL: another range, reserved bytes.
+        """
+        self._alive()
+        if range or any(reserved):
+            fail(errno.EINVAL)
+        return id_regs.masks()
 
     # life
 
