@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.test_house import imports
 from tests.vmm import programs as p
 
 from armkvm.kvm.system import System
@@ -164,3 +167,9 @@ def test_an_armed_alarm_survives_a_restore() -> None:
         assert 3.0 <= second.stats()["guest_seconds"] < 3.001
         second.close()
     assert console.output == b"1"
+
+
+def test_machine_and_snapshot_import_one_way() -> None:
+    """Who saves a machine calls snapshot; the machine knows nothing of it."""
+    source = Path(inspect.getfile(Machine))
+    assert not [name for name in imports(source) if name.startswith("armkvm.vmm.snapshot")]

@@ -51,6 +51,33 @@ def test_a_vector_that_uses_a_stack_which_is_not_there() -> None:
     assert f"ELR_EL1 {at + 8:#x}" in said
 
 
+def test_a_handler_whose_stack_is_not_there() -> None:
+    """The vector branches to it; its first store faults, with interrupts masked."""
+    handler = RAM + 0x1000
+    code = [*p.mov(3, RAM + 0x200), *p.mov(4, 0x14000000 | 0xE00 >> 2), p.store(4, 3)]  # b handler
+    code += [*p.mov(3, handler), *p.mov(4, 0xA9BF7BFD), p.store(4, 3)]  # stp x29, x30, [sp, #-16]!
+    said = lost(code, p.mov(5, 0x7000_0001), 0x910000BF, vectors(RAM), UDF)
+    assert f"vector {RAM + 0x200:#x}, ESR_EL1" in said
+    assert f"(SP alignment), ELR_EL1 {handler:#x}" in said
+
+
+def test_a_handler_that_counts_goes_on() -> None:
+    """It faults for every step of a count, with interrupts masked, and never returns by ERET."""
+    # sub x1, x1, #1; cbnz x1, .+8; b .+8; udf; then power off
+    words = [0xD1000421, 0xB5000041, 0x14000002, UDF, *p.OFF]
+    at = RAM + 0x1000
+    code = [
+        *p.mov(3, RAM + 0x200),
+        *p.mov(4, 0x14000000 | 0xE00 >> 2),
+        p.store(4, 3),
+        *p.mov(3, at),
+    ]
+    for word in words:
+        code += [*p.mov(4, word), p.store(4, 3), 0x91001063]
+    outcome, _, _ = boot(p.flat(code, vectors(RAM), p.mov(1, 300_000), UDF))
+    assert outcome.reason == "shutdown"
+
+
 def test_one_of_several_vcpus_is_named_when_the_others_rest() -> None:
     said = lost(UDF, cpus=4)
     assert said.startswith("vCPU 0 takes")

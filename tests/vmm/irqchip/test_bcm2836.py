@@ -41,7 +41,11 @@ class Rig:
         self.edges = 0
         self.armed: int | None = None
         self.chip = Bcm2836(
-            CORES, self._moved("irq"), self._moved("fiq"), lambda: self.ns, self._arm,
+            CORES,
+            self._moved("irq"),
+            self._moved("fiq"),
+            lambda: self.ns,
+            self._arm,
             report=self.odd,
         )
 
