@@ -147,7 +147,7 @@ def test_a_timeout_stops_all() -> None:
 def test_any_cpu_may_end_the_run() -> None:
     one = Smp(smp.RESET)
     assert one.run().reason == "reset"
-    assert one.machine.vcpus[3].stat.reason[k.KVM_EXIT_SYSTEM_EVENT] == 1
+    assert one.machine.vcpus[3].stat.as_dict()["exit_reasons"]["SYSTEM_EVENT"] == 1
     assert no_threads_left()
     one.machine.close()
 
@@ -255,6 +255,7 @@ def test_memory_can_change_while_they_run(spinning: Spinning) -> None:
 def test_a_cpu_that_is_off_waits_in_kvm_run(how: str) -> None:
     one = Smp(smp.SPIN)
     vcpu = one.machine.vcpus[2]
+    assert isinstance(vcpu, Vcpu)
     results: list[int] = []
     thread = threading.Thread(target=lambda: results.append(vcpu.run_raw()))
     thread.start()

@@ -107,7 +107,8 @@ class Pair:
 
 
 def _compare(a: SteppedMachine, b: SteppedMachine) -> Iterator[str]:
-    mine, other = a.vcpu.state, b.vcpu.state
+    mine: Any = a.vcpu.state
+    other: Any = b.vcpu.state
 
     def line(name: str, x: int, y: int) -> str:
         return f"{name}: {x:#x}, unicorn {y:#x}"

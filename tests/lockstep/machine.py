@@ -10,9 +10,9 @@ import ctypes
 import mmap
 
 from armkvm.abi import kvm as k
+from armkvm.client import extras
 from armkvm.host.cpu import Backend
-from armkvm.kvm.system import System
-from armkvm.kvm.vcpu import Vcpu
+from armkvm.kvm import System, Vcpu
 from armkvm.vmm.console import BufferConsole
 from armkvm.vmm.guest.loader import Image
 from armkvm.vmm.machine import Config, Machine, Outcome
@@ -33,7 +33,9 @@ class SteppedMachine(Machine):
             Config(system=system, image=image, console=self.output, params=params,
                    mem_bytes=mem_bytes)
         )  # fmt: skip
-        (self.vcpu,) = self.vcpus
+        (vcpu,) = self.vcpus
+        assert isinstance(vcpu, Vcpu)
+        self.vcpu: Vcpu = vcpu
         _make_private(self.vcpu.run_struct)
         system.clock.idle = self._idle
         self.outcome: Outcome | None = None
@@ -65,7 +67,7 @@ class SteppedMachine(Machine):
             self.outcome = Outcome("idle")
             self.vcpu.kick()
 
-    def _interrupted(self, vcpu: Vcpu) -> Outcome | None:
+    def _interrupted(self, vcpu: extras.Vcpu) -> Outcome | None:
         return self.outcome or super()._interrupted(vcpu)
 
 

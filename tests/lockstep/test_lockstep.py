@@ -11,6 +11,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.lockstep import mixed
@@ -99,7 +100,8 @@ def test_bisection_finds_the_instruction(pair: MakePair, at: int) -> None:
     def advance(count: int) -> None:
         if p.ours.vcpu.instructions < at <= count:
             honest(at)
-            p.ours.vcpu.state.v[63] ^= 1
+            state: Any = p.ours.vcpu.state
+            state.v[63] ^= 1
         honest(count)
 
     p.ours.advance = advance  # type: ignore[method-assign]
@@ -131,7 +133,7 @@ def test_the_same_registers_have_the_same_values() -> None:
         values = []
         for machine in machines:
             machine.memory[0x10_0000:0x10_0004] = word.to_bytes(4, "little")
-            machine.vm.memory_written(0x4010_0000, 4)
+            machine.vcpu.vm.memory_written(0x4010_0000, 4)
             cpu, state = machine.vcpu.cpu, machine.vcpu.state
             cpu.set_sysreg(3, 0, 1, 0, 2, 3 << 20)  # CPACR_EL1: unicorn does not trap FPCR
             state.pc, state.x[0] = 0x4010_0000, 0

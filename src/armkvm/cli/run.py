@@ -162,8 +162,10 @@ def _traced(machine: "Machine", path: str | None) -> Iterator[None]:
     if path is None:
         yield
         return
+    from armkvm.kvm import Vm
     from armkvm.trace import record
 
+    assert isinstance(machine.vm, Vm)  # there is no other: its trace points are our own
     with outputs.writing(path):
         recorder = record(machine.vm, path)
     try:

@@ -1,5 +1,6 @@
-"""Who calls KVM: the interface of a client, and its two implementations.
+"""Who calls KVM: the interfaces of a client, and what implements them.
 
-`protocol` is what a client needs, `inprocess` this process's own hypervisor through its ioctls,
-`device` a real /dev/kvm.
+For a VMM, objects with a method an ioctl: `kvm` is what any KVM has, `extras` what our own offers
+beyond it. For a program as C would write it, descriptors and ioctl(): `protocol`, with two
+implementations, `inprocess` on this process's own hypervisor and `device` on a real /dev/kvm.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from armkvm.engine.stage2 import Backing
 
@@ -20,7 +20,16 @@ EXIT_TRAP: Final = 2
 EXIT_LIMIT: Final = 4
 
 
-class GuestState(ctypes.Structure):
+if TYPE_CHECKING:
+    # To mypy a ctypes.Structure has every attribute that it is asked for: this has not.
+    class _Structure:
+        def __buffer__(self, flags: int, /) -> memoryview: ...
+
+else:
+    _Structure = ctypes.Structure
+
+
+class GuestState(_Structure):
     """The registers and the engine's own words that host and kvm reach, 64 bits each.
 
     A backend's structure has these fields, `x` as an array of 31 words, in any order and with
@@ -147,5 +156,6 @@ def word(state: GuestState, field: str) -> ctypes.c_uint64:
 
     The caller keeps `state` alive.
     """
-    offset: int = getattr(type(state), field).offset
-    return ctypes.c_uint64.from_address(ctypes.addressof(state) + offset)
+    structure: Any = state
+    offset: int = getattr(type(structure), field).offset
+    return ctypes.c_uint64.from_address(ctypes.addressof(structure) + offset)

@@ -57,6 +57,11 @@ class System(File):
         self._backend = backend
 
     @property
+    def host_kind(self) -> str:
+        """Its name in host.host.KINDS."""
+        return self.host.kind.name
+
+    @property
     def backend(self) -> Backend:
         """Where guest CPUs come from."""
         if self._backend is None:

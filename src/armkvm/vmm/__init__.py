@@ -1,1 +1,4 @@
-"""User space: what a VMM adds to KVM to make a machine. It uses ``armkvm.kvm`` through its API."""
+"""User space: what a VMM adds to KVM to make a machine.
+
+It is written against ``armkvm.client``: KVM's ioctls, and a few extras that are listed there.
+"""

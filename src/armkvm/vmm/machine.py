@@ -3,7 +3,7 @@
 Mirrors what QEMU's and kvmtool's arm64 machines do with KVM. With the interrupt controller in user
 space, `device_irq_level` is compared with what was seen last on *every* return of KVM_RUN, EINTR
 included, and moves the timers' PPIs of the GIC; the GIC's outputs go to the vCPU through
-KVM_IRQ_LINE. The VMM uses the KVM API and nothing else.
+KVM_IRQ_LINE. The VMM uses the KVM API (client/kvm.py), and beyond it what client/extras.py lists.
 
 Each vCPU has a thread; the first one's is the caller's. A thread keeps its vCPU's turn while it
 handles an exit, so devices are used by one thread at a time, and in the same order in every run.
@@ -23,9 +23,7 @@ from typing import Any
 from armkvm.abi import kvm as k
 from armkvm.abi.regs import CORE_PC, core_x, sys_reg
 from armkvm.arch.gic import PPI_PMU
-from armkvm.host.hrtimer import UserTimer
-from armkvm.kvm.system import System
-from armkvm.kvm.vcpu import Vcpu
+from armkvm.client.extras import System, Timer, Vcpu
 from armkvm.vmm import board
 from armkvm.vmm.console import Console
 from armkvm.vmm.devices.bus import Bus
@@ -121,7 +119,7 @@ class Machine:
 
         self.bus = Bus(self.odd)
         clock = self.system.clock
-        self._timers: list[UserTimer] = []  # of devices
+        self._timers: list[Timer] = []  # of devices
         self.irqchip = make(
             config.irqchip, self.vm, config.cpus, clock.now, self._timer(), self.odd
         )

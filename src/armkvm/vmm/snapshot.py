@@ -35,7 +35,7 @@ from armkvm.vmm.irqchip import kernel_gic_state
 from armkvm.vmm.irqchip.kernel_gic import KernelGic
 
 if TYPE_CHECKING:
-    from armkvm.kvm.vcpu import Vcpu
+    from armkvm.client.extras import Vcpu
     from armkvm.vmm.machine import Machine
 
 MPIDR_EL1 = r.sys_reg(3, 0, 0, 0, 5)
@@ -91,7 +91,7 @@ def save(machine: Machine) -> Snapshot:
     """Everything. No vCPU is in KVM_RUN."""
     config = machine.config
     saved = Snapshot(
-        host=machine.system.host.kind.name,
+        host=machine.system.host_kind,
         irqchip=config.irqchip,
         cpus=config.cpus,
         mem_bytes=config.mem_bytes,

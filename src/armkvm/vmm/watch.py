@@ -27,7 +27,7 @@ from armkvm.abi.regs import (
 )
 
 if TYPE_CHECKING:
-    from armkvm.kvm.vcpu import Vcpu
+    from armkvm.client.extras import Vcpu
 
 VBAR_EL1 = sys_reg(3, 0, 12, 0, 0)
 ESR_EL1 = sys_reg(3, 0, 5, 2, 0)

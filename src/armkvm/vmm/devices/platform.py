@@ -18,7 +18,7 @@ from armkvm.vmm.board import Describe, Place
 from armkvm.vmm.devices.device import Arm, Line, Region, Report
 
 if TYPE_CHECKING:
-    from armkvm.host.clock import Clock
+    from armkvm.client.extras import Clock
     from armkvm.vmm.console import Console
     from armkvm.vmm.fdt import Fdt
 

@@ -23,7 +23,7 @@ from armkvm.vmm.irqchip.gicv2 import MAX_CPUS, GicV2
 from armkvm.vmm.irqchip.kernel_gic import MAX_REDISTRIBUTORS, KernelGic
 
 if TYPE_CHECKING:
-    from armkvm.kvm.vm import Vm
+    from armkvm.client.kvm import KvmVm
 
 # Devices in the kernel whose level a user-space interrupt controller sees, and their PPIs.
 DEVICE_PPIS = {
@@ -70,7 +70,9 @@ class Irqchip(Protocol):
         """Give everything back."""
 
 
-def make(name: str, vm: Vm, cpus: int, now: Callable[[], int], arm: Arm, report: Report) -> Irqchip:
+def make(
+    name: str, vm: KvmVm, cpus: int, now: Callable[[], int], arm: Arm, report: Report
+) -> Irqchip:
     """The interrupt controller of that name, for a VM whose vCPUs exist. GuestError.
 
     `now` tells guest time in ns; `arm` sets the timer after which it is ticked.
@@ -88,7 +90,7 @@ def make(name: str, vm: Vm, cpus: int, now: Callable[[], int], arm: Arm, report:
 class _CpuLines:
     """The vCPUs' IRQ and FIQ inputs, by KVM_IRQ_LINE."""
 
-    def __init__(self, vm: Vm) -> None:
+    def __init__(self, vm: KvmVm) -> None:
         self._vm = vm
 
     def irq(self, cpu: int, level: bool) -> None:
@@ -107,7 +109,7 @@ class UserGic:
     timer_cells: Sequence[int] = board.TIMER_PPIS
     pmu_cells: Sequence[int] = board.PMU_PPI
 
-    def __init__(self, vm: Vm, cpus: int, report: Report) -> None:
+    def __init__(self, vm: KvmVm, cpus: int, report: Report) -> None:
         lines = _CpuLines(vm)
         self.gic = GicV2(cpus, lines.irq, lines.fiq, spis=board.SPIS, report=report)
         self.windows: Sequence[tuple[int, Region]] = (
@@ -155,7 +157,9 @@ class RaspberryPi:
     )
     pmu_cells: Sequence[int] = (SOURCE_PMU, board.IRQ_LEVEL_HIGH)
 
-    def __init__(self, vm: Vm, cpus: int, now: Callable[[], int], arm: Arm, report: Report) -> None:
+    def __init__(
+        self, vm: KvmVm, cpus: int, now: Callable[[], int], arm: Arm, report: Report
+    ) -> None:
         lines = _CpuLines(vm)
         self.local = Bcm2836(cpus, lines.irq, lines.fiq, now, arm, report=report)
         self.armctrl = Armctrl(self.local.set_gpu_irq, self.local.set_gpu_fiq, report=report)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from armkvm.abi import kvm as k
 from armkvm.abi import vgic
@@ -19,8 +19,7 @@ from armkvm.vmm.devices.device import Line, Region
 from armkvm.vmm.errors import GuestError
 
 if TYPE_CHECKING:
-    from armkvm.kvm.vgic.kvm_device import VgicDevice
-    from armkvm.kvm.vm import Vm
+    from armkvm.client.kvm import KvmVm
     from armkvm.vmm.fdt import Fdt
 
 # The first redistributor, where QEMU's virt machine has it; room for 123 of them.
@@ -36,7 +35,7 @@ class KernelGic:
     timer_cells: Sequence[int] = board.TIMER_PPIS
     pmu_cells: Sequence[int] = board.PMU_PPI
 
-    def __init__(self, vm: Vm, cpus: int, version: int, spis: int = board.SPIS) -> None:
+    def __init__(self, vm: KvmVm, cpus: int, version: int, spis: int = board.SPIS) -> None:
         self.vm = vm
         self.cpus = cpus
         self.version = version
@@ -49,7 +48,8 @@ class KernelGic:
             if error.errno != errno.ENODEV:
                 raise
             raise GuestError(f"this host's KVM has no GICv{version} for guests") from None
-        self.device = device = cast("VgicDevice", device)
+        assert device is not None
+        self.device = device
         addresses = (
             (
                 (vgic.KVM_VGIC_V2_ADDR_TYPE_DIST, board.GICD.base),

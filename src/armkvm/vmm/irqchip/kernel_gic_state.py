@@ -15,20 +15,16 @@ Left out: LPIs and the ITS.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from armkvm.abi import vgic as a
 from armkvm.arch import gic as g
 
 # One register: group and attribute of KVM_SET_DEVICE_ATTR, and its value.
+if TYPE_CHECKING:
+    from armkvm.client.kvm import KvmDevice
+
 Register = tuple[int, int, int]
-
-
-class Device(Protocol):
-    """The file of KVM_CREATE_DEVICE."""
-
-    def get_device_attr(self, group: int, attr: int, value: int = 0) -> int: ...
-    def set_device_attr(self, group: int, attr: int, value: int = 0) -> None: ...
 
 
 PRIVATE, SGIS = 32, 16  # interrupts of each vCPU; the first of these are SGIs
@@ -105,7 +101,7 @@ def _affinity(mpidr: int) -> int:
     return mpidr >> 8 & 0xFF00_0000 | mpidr & 0xFF_FFFF
 
 
-def save(device: Device, version: int, mpidrs: list[int], high: set[int]) -> list[Register]:
+def save(device: KvmDevice, version: int, mpidrs: list[int], high: set[int]) -> list[Register]:
     """Everything a vgic holds; no vCPU is in KVM_RUN.
 
     `high` names the lines that are high and will be driven again: INTID, and for a private one
@@ -130,13 +126,13 @@ def save(device: Device, version: int, mpidrs: list[int], high: set[int]) -> lis
     return saved
 
 
-def _is_edge(device: Device, bank: int, intid: int) -> bool:
+def _is_edge(device: KvmDevice, bank: int, intid: int) -> bool:
     at = bank | ICFGR + intid // 16 * 4
     word = device.get_device_attr(a.KVM_DEV_ARM_VGIC_GRP_DIST_REGS, at)
     return bool(word >> intid % 16 * 2 & 2)
 
 
-def restore(device: Device, registers: list[Register]) -> None:
+def restore(device: KvmDevice, registers: list[Register]) -> None:
     """Write what `save` returned. OSError as the attributes have it."""
     for group, attr, value in registers:
         offset = attr & a.KVM_DEV_ARM_VGIC_OFFSET_MASK
