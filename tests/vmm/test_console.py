@@ -156,9 +156,10 @@ PROGRAM = """
 import os, sys
 from armkvm.vmm.console import StdioConsole
 console = StdioConsole(0, 1)
-console.start(lambda: None)
-console.write(b"ready")
-{then}
+with console:
+    console.start(lambda: None)
+    console.write(b"ready")
+    {then}
 """
 
 

@@ -7,7 +7,9 @@ import argparse
 import difflib
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn, Protocol, cast
@@ -16,6 +18,7 @@ import armkvm
 from armkvm.bench import BenchError
 from armkvm.cli.codes import Code, table
 from armkvm.engine.errors import EngineError
+from armkvm.process import stdio
 from armkvm.vmm.errors import FetchError, GuestError
 
 # Verb to what it does; each is a module armkvm.cli.<verb>.
@@ -61,11 +64,16 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(Code.USAGE)
 
 
-def complain(message: str) -> None:
-    """Print an error line."""
-    line = " ".join(message.split())
+def complain(message: str, *, patient: bool = True) -> None:
+    """Print an error line; if not `patient`, only to a reader that takes it soon."""
+    tell(f"armkvm: {' '.join(message.split())}", patient=patient)
+
+
+def tell(line: str, *, patient: bool = True) -> None:
+    """A line on standard error."""
     with suppress(OSError):  # nobody may listen; the exit code still tells
-        print(f"armkvm: {line}", file=sys.stderr, flush=True)
+        if patient or stdio.has_room(2):
+            print(line, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,6 +127,8 @@ def _dispatch(arguments: list[str]) -> int:
         near = difflib.get_close_matches(name, VERBS, 1)
         hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(VERBS)}"
         raise UsageError(f"there is no verb {name!r} ({hint})")
+    if name != "run" and threading.current_thread() is threading.main_thread():
+        _interruptible()
     verb = cast(Verb, importlib.import_module(f"armkvm.cli.{name}"))
     parser = Parser(
         prog=f"armkvm {name}",
@@ -129,6 +139,12 @@ def _dispatch(arguments: list[str]) -> int:
     )
     verb.arguments(parser)
     return verb.run(parser.parse_args(arguments[1:]))
+
+
+def _interruptible() -> None:
+    """Ctrl-C is KeyboardInterrupt again, which verbs that have no signals of their own end by."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _help() -> str:

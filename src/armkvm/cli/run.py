@@ -7,7 +7,6 @@ what a machine is, in vmm.machine.
 import argparse
 import json
 import secrets
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,9 +14,10 @@ from typing import TYPE_CHECKING
 from armkvm.cli import foreign, outputs
 from armkvm.cli.choice import DEFAULT_PARAMS, choose
 from armkvm.cli.codes import OF_OUTCOME
-from armkvm.cli.main import UsageError, complain
+from armkvm.cli.main import UsageError, complain, tell
 from armkvm.cli.progress import shown
 from armkvm.cli.sizes import natural, positive, seconds, size
+from armkvm.process.signals import SIGNALS
 from armkvm.vmm import snapshot, snapshot_file
 from armkvm.vmm.board import RAM_BASE
 from armkvm.vmm.console import StdioConsole
@@ -92,6 +92,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Boot, and say by the exit code how it ended."""
+    with SIGNALS.watched():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     _refuse(args)
     console = StdioConsole()
     saved = None if args.restore is None else _saved(args)
@@ -128,14 +133,19 @@ def run(args: argparse.Namespace) -> int:
                 outputs.write(args.dump_dtb, machine.dtb())
             with _traced(machine, args.trace):
                 outcome = machine.run()
+            SIGNALS.deliver()  # a signal is no reason to save
             stats = machine.stats() if args.stats else None
             if args.save is not None and outcome.reason in STOPPED:
                 _save(args.save, machine)
+                complain(
+                    f"saved in {args.save}: armkvm run --restore {args.save} goes on",
+                    patient=_patient(outcome),
+                )
         finally:
             machine.close()
     _report(outcome, args)
     if stats is not None:
-        print(json.dumps(stats), file=sys.stderr)
+        tell(json.dumps(stats), patient=_patient(outcome))
     return OF_OUTCOME[outcome.reason]
 
 
@@ -153,7 +163,6 @@ def _saved(args: argparse.Namespace) -> snapshot.Snapshot:
 def _save(path: str, machine: "Machine") -> None:
     with outputs.writing(path):
         snapshot_file.write(path, snapshot.save(machine))
-    complain(f"saved in {path}: armkvm run --restore {path} goes on")
 
 
 @contextmanager
@@ -219,6 +228,11 @@ def _refuse_machine(args: argparse.Namespace) -> None:
         raise UsageError(f"--mem is too large: at most {MEMORY_MAX >> 30}G")
 
 
+def _patient(outcome: "Outcome") -> bool:
+    """Whether to wait for a reader who may not be there: not when time is up."""
+    return outcome.reason != "timeout"
+
+
 def _report(outcome: "Outcome", args: argparse.Namespace) -> None:
     """Why the run ended, if not as the guest's owner wished."""
     why = outcome.message
@@ -236,4 +250,6 @@ def _report(outcome: "Outcome", args: argparse.Namespace) -> None:
         case "limit":
             complain(f"stopped: --max-insns {args.max_insns} reached{panic}")
         case "timeout":
-            complain(f"stopped: --timeout {args.timeout:g} reached{panic}")
+            complain(
+                f"stopped: --timeout {args.timeout:g} reached{panic}", patient=_patient(outcome)
+            )

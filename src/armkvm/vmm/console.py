@@ -16,9 +16,12 @@ import stat
 import termios
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+from armkvm.process.signals import NUMBERS, SIGNALS
+from armkvm.process.stdio import Output, has_room
 
 ESCAPE = 0x01  # Ctrl-A
 HELP = (
@@ -77,6 +80,9 @@ class Console:
 
     def flush(self) -> None:
         """Show what was written so far; called when the guest idles."""
+
+    def give_up(self) -> None:
+        """From any thread: from now on do not wait for somebody to read what the guest writes."""
 
     def digest(self) -> str:
         """SHA-256 of everything that the guest wrote."""
@@ -148,9 +154,10 @@ class EscapeKey:
 class StdioConsole(Console):
     """Standard input and output: a terminal in raw mode, or whatever they are redirected to.
 
-    A terminal is put back by ``close``, at the interpreter's exit, and when SIGTERM or SIGHUP end
-    the process (they become SystemExit). Signals also wake the machine, because Python runs their
-    handlers only when the main thread is back from guest code.
+    A terminal is put back by ``close`` and at the interpreter's exit. From ``start`` to ``close``
+    SIGINT, SIGTERM and SIGHUP are the wish to leave (process/signals.py); ``close`` raises what
+    they stand for. All signals wake the machine, because Python runs their handlers only when the
+    main thread is back from guest code. Output waits for its reader until somebody wants to leave.
     """
 
     def __init__(self, stdin: int = 0, stdout: int = 1) -> None:
@@ -162,8 +169,10 @@ class StdioConsole(Console):
         self._stopping = False
         self._saved: list[Any] | None = None
         self._raw: list[Any] = []
-        self._handlers: dict[signal.Signals, Any] = {}
-        self._old_wakeup = -1
+        self._output = Output(stdout)
+        self._started = ExitStack()
+        self._held = False  # the signals are
+        self._old_continued: Any = None
         self._pipe_read, self._pipe_write = -1, -1
         self.is_terminal = _is_terminal(stdin)
         self.ended = not _can_be_read(stdin)
@@ -173,14 +182,13 @@ class StdioConsole(Console):
         self._pipe_read, self._pipe_write = os.pipe()
         os.set_blocking(self._pipe_read, False)
         os.set_blocking(self._pipe_write, False)
+        self._started.enter_context(SIGNALS.watched())
+        self._held = True
+        SIGNALS.hold(self._signalled)
         if self.is_terminal:
             self._enter_raw()
-        if threading.current_thread() is threading.main_thread():
-            self._old_wakeup = signal.set_wakeup_fd(self._pipe_write, warn_on_full_buffer=False)
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                self._handlers[number] = signal.signal(number, _leave)
-            if self.is_terminal:
-                self._handlers[signal.SIGCONT] = signal.signal(signal.SIGCONT, self._continued)
+            if threading.current_thread() is threading.main_thread():
+                self._old_continued = signal.signal(signal.SIGCONT, self._continued)
         self._thread = threading.Thread(target=self._read, name="armkvm-console", daemon=True)
         self._thread.start()
 
@@ -198,34 +206,49 @@ class StdioConsole(Console):
             self.flush()
 
     def flush(self) -> None:
-        while self._pending:
-            try:
-                done = os.write(self._out, self._pending)
-            except BlockingIOError:  # somebody made the terminal non-blocking
-                select.select([], [self._out], [])
-                continue
-            except OSError:
-                self._pending.clear()  # do not try again while leaving
-                raise
-            del self._pending[:done]
+        if self._pending:
+            self._output.write(self._pending)
+
+    def give_up(self) -> None:
+        self._output.give_up()
 
     def close(self) -> None:
         super().close()
-        self._restore()
+        try:
+            self.flush()
+        finally:
+            self._restore()
+            self._stop()
+            self._output.close()
+        held, self._held = self._held, False
+        if held:
+            SIGNALS.deliver()
+
+    def _stop(self) -> None:
+        """The thread and the signals."""
+        if self._old_continued is not None:
+            signal.signal(signal.SIGCONT, self._old_continued)
+            self._old_continued = None
         if self._thread is not None:
             self._stopping = True
             self._poke()
             with suppress(RuntimeError):  # a signal came in the midst of starting it
                 self._thread.join()
             self._thread = None
-            for number, handler in self._handlers.items():
-                signal.signal(number, handler)
-            if self._handlers:
-                signal.set_wakeup_fd(self._old_wakeup)
-                self._handlers.clear()
-            os.close(self._pipe_read)
-            os.close(self._pipe_write)
-        self.flush()
+        for fd in (self._pipe_read, self._pipe_write):
+            if fd >= 0:
+                os.close(fd)
+        self._pipe_read = self._pipe_write = -1
+        if self._held:
+            SIGNALS.release()
+        self._started.close()
+
+    def _signalled(self, number: int) -> None:
+        """In the signals' thread, as each arrives."""
+        if number in NUMBERS:
+            self.quit = True
+            self.give_up()
+        self._notify()
 
     # The terminal
 
@@ -241,14 +264,18 @@ class StdioConsole(Console):
         raw[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
         self._raw = raw
         atexit.register(self._restore)
+        SIGNALS.last_words.append(self._restore)
         termios.tcsetattr(self._in, termios.TCSADRAIN, raw)
 
     def _restore(self) -> None:
         if self._saved is not None:
             saved, self._saved = self._saved, None
             atexit.unregister(self._restore)
+            SIGNALS.last_words.remove(self._restore)
+            # With output that nobody takes, draining it would wait for ever.
+            when = termios.TCSANOW if self._output.given_up else termios.TCSADRAIN
             with suppress(termios.error):  # the terminal is gone: nothing to restore
-                termios.tcsetattr(self._in, termios.TCSADRAIN, saved)
+                termios.tcsetattr(self._in, when, saved)
 
     def _continued(self, number: int, frame: FrameType | None) -> None:
         # The shell took the terminal back while the process was stopped.
@@ -268,8 +295,8 @@ class StdioConsole(Console):
             if reading and self.waiting < QUEUE_MAX:
                 sources.append(self._in)
             ready, _, _ = select.select(sources, [], [])
-            if self._pipe_read in ready and any(os.read(self._pipe_read, 512)):
-                self._notify()  # a signal: its number is in the pipe
+            if self._pipe_read in ready:
+                os.read(self._pipe_read, 512)
             if self._in in ready:
                 reading = self._typed()
                 if not reading:
@@ -289,16 +316,14 @@ class StdioConsole(Console):
                 os.write(self._out, HELP)
             if self._escape.quit:
                 self.quit = True
-                os.write(self._out, b"\r\n")  # whatever comes next begins a line
+                self.give_up()
+                if has_room(self._out):
+                    os.write(self._out, b"\r\n")  # whatever comes next begins a line
         else:
             data_for_guest = data
         if data_for_guest or self.quit:
             self.feed(data_for_guest)
         return bool(data) and not self.quit
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
 
 
 def _is_terminal(fd: int) -> bool:

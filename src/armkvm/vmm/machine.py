@@ -325,6 +325,7 @@ class Machine:
 
     def _time_out(self) -> None:
         self._timed_out = True
+        self.console.give_up()  # a vCPU may wait there, with the turn
         self.vcpus[0].kick()
 
     def _limit(self) -> None:
