@@ -22,14 +22,14 @@ OTHER = {
         "cpu", "state", "x", "stat", "turn", "task", "mutex", "wait", "pcpu", "last_pcpu",
         "sys_regs", "core_spsr", "arch_timer", "vgic_cpu",
         # of features that scenarios do not use
-        "pmu", "guest_debug", "steal",
+        "pmu", "guest_debug", "steal", "id_limits",
     },
     "Vm": {
         "system", "host", "clock", "trace", "lock", "slots_lock", "config_lock", "stage2",
         "memslots", "vcpus", "vgic", "mmio_bus", "limit", "voffset", "poffset", "timer_ppi",
         # of ioctls that scenarios do not use
         "manual_dirty_log_protect", "pmcr_n", "pmu_filter", "smccc_services", "coalesced_mmio",
-        "ioeventfds", "irqfds",
+        "ioeventfds", "irqfds", "id_regs",
     },
     "CheckPcpu": {
         "clock", "lock", "hrtimers", "state", "vcpu", "vtimer_irq", "ptimer_irq", "base", "count",
