@@ -443,3 +443,66 @@ def test_forgotten_in_the_middle_of_something() -> None:
     cast.turn.forget(third)
     cast.turn.leave(third)
     assert cast.turn.tasks == [second]
+
+
+def test_the_turn_is_lent_to_whom_an_interrupt_was_sent() -> None:
+    """It runs next and for a moment; then the lender, with what is left; then the others."""
+    cast = Cast(3)
+    turn, log, ends = cast.turn, cast.log, []
+
+    def lender(task: Task) -> None:
+        end = turn.slice_ns
+        turn.hand_over(cast.tasks[2])
+        ends.append(turn.slice_ns)
+        turn.pass_on(task)
+        log.append("lender")
+        ends.append(turn.slice_ns - end)
+        turn.pass_on(task)
+        log.append("lender again")
+
+    def other(task: Task) -> None:
+        log.append("other")
+
+    def target(task: Task) -> None:
+        log.append("target")
+        ends.append(turn.slice_ns)
+        turn.hand_over(cast.tasks[0])  # it comes back there anyway
+        turn.pass_on(task)
+        log.append("target again")
+
+    assert cast.run(lender, other, target) == [
+        "target", "lender", "other", "target again", "lender again",
+    ]  # fmt: skip
+    assert ends == [0, t.LENT_NS, 0]
+
+
+def test_nothing_is_lent_to_who_sleeps_or_by_who_has_no_turn() -> None:
+    cast = Cast(2)
+    cast.turn.hand_over(cast.tasks[0])
+    cast.turn.take(cast.tasks[0])
+    cast.turn.hand_over(cast.tasks[1])
+    cast.turn.hand_over(cast.tasks[0])
+    assert cast.turn.slice_ns == t.SLICE_NS
+    cast.turn.give(cast.tasks[0])
+
+
+def test_who_is_gone_neither_lends_nor_is_lent_to() -> None:
+    cast = Cast(3)
+
+    def lender(task: Task) -> None:
+        cast.turn.hand_over(cast.tasks[1])
+        cast.turn.hand_over(cast.tasks[2])
+        cast.turn.leave(cast.tasks[1])
+        cast.log.append("lends")
+
+    def target(_task: Task) -> None:
+        cast.log.append("target")
+
+    main = cast.turn.join()
+    cast.turn.take(main)
+    cast.start(0, lender)
+    cast.turn.announce(cast.tasks[1])
+    cast.start(2, target)
+    cast.turn.leave(main)
+    cast.join()
+    assert cast.log == ["lends", "target"]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from armkvm.host.clock import Clock
 
 TICK_PERIOD_NS = 4_000_000  # a host of 250 Hz
+RESCHED_TICKS = 10  # a vCPU that runs all the time is scheduled out as often as that
 LEAST_SLICE_NS = 20_000  # of a vCPU that has been given a slice
 
 M64 = (1 << 64) - 1
@@ -131,6 +132,7 @@ class PhysicalCpu:
         self.tick_ns = tick_period
         self.ticks = 0
         self.slice_ns = NEVER  # when the vCPU has to let others run
+        self.resched_at = 0  # in ticks: when the host has something else to do, others or not
         self._deadline = -1  # what the installed state's hyp_deadline_ns holds
 
     def install(self, cpu: GuestCpu) -> None:

@@ -13,6 +13,10 @@ is. The rules:
 - With nobody runnable, the thread of one that sleeps idles for all: it lets time pass up to the
   next timer, runs the timers, and passes the turn to whom they woke.
 
+- Who sends an interrupt to another vCPU may wait for it by spinning, which would cost both a slice.
+  So the turn is lent (`hand_over`): the target runs at once, for a moment, and the lender goes on
+  with what is left of its slice. The order of the others stays as it was.
+
 A thread may take its turn several times; it has it until it has given it back as often. So user
 space can keep the turn while it handles an exit, and devices are accessed in the order of turns as
 well. Who does not is OUTSIDE meanwhile and the others go on: the order then depends on threads,
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from armkvm.host.hrtimer import HrtimerBase
 
 SLICE_NS: Final = 100_000
+LENT_NS: Final = 20_000  # for an interrupt's handler
 OUTSIDE_GRACE_S: Final = 0.01  # host time for an exit to be handled, before time jumps without it
 
 # Task.state
@@ -86,6 +91,10 @@ class Turn:
         self._idler: Task | None = None  # whose thread idles for all
         self._idling = False  # and it has begun to
         self._frozen = 0
+        self._lender: Task | None = None  # who goes on when those have run to whom it has lent
+        self._lender_ends = 0  # its slice
+        self._lent: deque[Task] = deque()  # who runs next, one after the other
+        self._granted: tuple[int, int] = (SLICE_NS, NEVER)  # the owner's slice: length, end
         self._forgotten: deque[Task] = deque()  # of vCPUs that were dropped, still to leave
 
     # membership
@@ -181,6 +190,22 @@ class Turn:
             self._drop(task, RUNNABLE)
             self._await(task, me, depth)
 
+    def hand_over(self, task: Task) -> None:
+        """From the owner's thread, which has sent `task` something: let it run at once.
+
+        The owner's slice is over until then; `pass_on` is what does it.
+        """
+        with self.lock:
+            owner = self.owner
+            if owner is None or owner.thread != get_ident() or task is owner:
+                return
+            if task.state != RUNNABLE or task is self._lender or task in self._lent:
+                return
+            self._lent.append(task)
+            if self._lender is None:
+                self._lender, self._lender_ends = owner, self.slice_ns
+                self.slice_ns = 0
+
     def sleep(self, task: Task) -> None:
         """Give the turn up until somebody calls `wake`; at once if that was since `woken` fell."""
         with self.lock:
@@ -218,6 +243,10 @@ class Turn:
             return
         index = self.tasks.index(task)
         del self.tasks[index]
+        if task in self._lent:
+            self._lent.remove(task)
+        if self._lender is task:
+            self._lender = None
         if self._last is task:
             self._last = self.tasks[index - 1] if self.tasks else None
         self._drop(task, GONE)
@@ -258,8 +287,7 @@ class Turn:
             # It has to account for the time first, and to finish with its timers.
             self._idler.cond.notify_all()
         elif self._runnable:
-            task = self._next()
-            self._grant(task)
+            task = self._grant_next()
             if task.waiters:
                 task.cond.notify_all()
         elif self._asleep:
@@ -271,12 +299,31 @@ class Turn:
 
     def _grant(self, task: Task) -> None:
         self.owner = self._last = task
+        self._granted = SLICE_NS, NEVER
+
+    def _grant_next(self) -> Task:
+        """To whom the turn is lent, back to the lender, or round robin."""
+        while self._lent:
+            task = self._lent.popleft()
+            if task.state == RUNNABLE:
+                self.owner = task  # `_last` is the lender still: its neighbour comes next
+                self._granted = LENT_NS, NEVER
+                return task
+        lender, self._lender = self._lender, None
+        if lender is not None and lender.state == RUNNABLE:
+            self._grant(lender)
+            self._granted = SLICE_NS, self._lender_ends
+            return lender
+        task = self._next()
+        self._grant(task)
+        return task
 
     def _begin(self, task: Task, me: int, depth: int) -> None:
         """The owner's thread is here: its slice begins now, whenever the turn was granted."""
         task.thread = task.user = me
         task.depth = depth
-        self.slice_ns = self.clock.now() + SLICE_NS
+        length, end = self._granted
+        self.slice_ns = min(self.clock.now() + length, end)
 
     def _next(self) -> Task:
         """Round robin."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from armkvm.arch.timer import NEVER
 from armkvm.host import sched
-from armkvm.host.pcpu import PhysicalCpu
+from armkvm.host.pcpu import RESCHED_TICKS, PhysicalCpu
 from armkvm.kvm import kvm_host as h
 from armkvm.kvm.pmu import emul as pmu_emul
 from armkvm.kvm.pvtime import update_stolen_time
@@ -48,6 +48,7 @@ def kvm_sched_in(vcpu: Vcpu) -> PhysicalCpu:
         vcpu.last_pcpu = pcpu
     vcpu.pcpu = pcpu
     pcpu.vcpu = vcpu
+    pcpu.resched_at = pcpu.ticks + RESCHED_TICKS
     pcpu.install(vcpu.cpu)
     vcpu.arch_timer.load(pcpu)
     vm = vcpu.vm
@@ -143,11 +144,15 @@ def schedule(vcpu: Vcpu) -> None:
 def cond_resched(vcpu: Vcpu, pcpu: PhysicalCpu) -> PhysicalCpu:
     """Others want to run, or wanted to: let them if the slice is over, else run until it is.
 
+    A vCPU that runs alone is scheduled out and in now and then too, as on any host: a physical
+    timer whose deadline has wrapped in the hardware (there is no CNTPOFF) is only looked at there.
+    The host's tick says when, which in counted time is a number of instructions.
+
     As long as they do, a WFE traps: kvm_arch_vcpu_load() sets HCR_EL2.TWE unless the vCPU is the
     only task on its CPU.
     """
     turn = vcpu.turn
-    if turn.crowded and pcpu.ns >= turn.slice_ns:
+    if pcpu.ticks >= pcpu.resched_at or (turn.crowded and pcpu.ns >= turn.slice_ns):
         pcpu = preempt(vcpu)
     crowded = turn.crowded
     pcpu.slice_ns = turn.slice_ns if crowded else NEVER

@@ -80,3 +80,6 @@ def vcpu_interrupt_line(vcpu: Vcpu, num: int, level: bool) -> None:
     if point is not None:
         point(sched.LINE_REQUESTED, vcpu)
     vcpu.vcpu_kick()
+    if level:
+        # Raised by another vCPU's thread, that is: by an access to the GIC of user space.
+        vcpu.turn.hand_over(vcpu.task)

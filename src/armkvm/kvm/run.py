@@ -85,7 +85,7 @@ def kvm_arch_vcpu_ioctl_run(vcpu: Vcpu, wants_to_run: bool) -> int:
         while ret > 0:
             if point is not None:
                 point(sched.LOOP_TOP, vcpu)
-            if turn.crowded or vcpu.twe:
+            if turn.crowded or vcpu.twe or pcpu.ticks >= pcpu.resched_at:
                 pcpu = cond_resched(vcpu, pcpu)
             if vcpu.signal_pending or vcpu.requests:
                 ret = handle_work(vcpu)

@@ -33,7 +33,7 @@ OTHER = {
     },
     "CheckPcpu": {
         "clock", "lock", "hrtimers", "state", "vcpu", "vtimer_irq", "ptimer_irq", "base", "count",
-        "_deadline", "mult", "tick_period", "tick_ns", "ticks", "slice_ns",
+        "_deadline", "mult", "tick_period", "tick_ns", "ticks", "slice_ns", "resched_at",
     },
 }  # fmt: skip
 

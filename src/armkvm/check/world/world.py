@@ -167,6 +167,9 @@ class FreeTurn(Turn):
         """Its CPU is free for others."""
         self.resched.discard(self.world.execution.current)
 
+    def hand_over(self, task: Task) -> None:
+        """Whoever has an interrupt runs when the explorer says so, at once or later."""
+
     def sleep(self, task: Task) -> None:
         """Until woken."""
         free = _free(task)

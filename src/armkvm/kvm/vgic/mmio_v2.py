@@ -70,13 +70,15 @@ def write_sgir(source: Vcpu, _addr: int, _length: int, val: int) -> None:
             targets = 1 << source.vcpu_id
         case _:
             return
+    sent = [vcpu for i, vcpu in enumerate(vcpus) if targets >> i & 1]
     with dist.lock:
-        for i, vcpu in enumerate(vcpus):
-            if targets >> i & 1:
-                irq = dist.irq(vcpu, val & 0xF)
-                irq.pending_latch = True
-                irq.source |= 1 << source.vcpu_id
-                queue_irq(irq)
+        for vcpu in sent:
+            irq = dist.irq(vcpu, val & 0xF)
+            irq.pending_latch = True
+            irq.source |= 1 << source.vcpu_id
+            queue_irq(irq)
+    for vcpu in sent:
+        source.turn.hand_over(vcpu.task)
 
 
 def read_target(vcpu: Vcpu, addr: int, length: int) -> int:

@@ -223,6 +223,8 @@ def dispatch_sgi(vcpu: Vcpu, reg: int, *, allow_group1: bool) -> None:
             if not irq.group or allow_group1:
                 irq.pending_latch = True
                 queue_irq(irq)
+    for target in targets:
+        vcpu.turn.hand_over(target.task)
 
 
 # -- the tables -------------------------------------------------------------------------------
