@@ -1,13 +1,15 @@
 """Fixtures for the whole suite."""
 
+import functools
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from armkvm.engine.cpu import Engine
+from armkvm.host.turn import Turn
 
 Oracle = Callable[[str], str | None]
 
@@ -62,3 +64,34 @@ class Naming:
         if report.failed:
             self.terminal.ensure_newline()
             self.terminal.write_line(f"FAILED {report.nodeid}", flush=True, red=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def legal_turns() -> Iterator[None]:
+    """After each step of the scheduler its state is one of those that it says are legal."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (
+            "join",
+            "leave",
+            "announce",
+            "take",
+            "give",
+            "pass_on",
+            "sleep",
+            "wake",
+            "hand_over",
+        ):
+            patch.setattr(Turn, name, _checked(getattr(Turn, name)))
+        yield
+
+
+def _checked(method: Callable[..., object]) -> Callable[..., object]:
+    @functools.wraps(method)
+    def step(turn: Turn, *args: object) -> object:
+        try:
+            return method(turn, *args)
+        finally:
+            with turn.lock:
+                assert not (why := turn.illegal()), f"after {method.__name__}: {why}"
+
+    return step

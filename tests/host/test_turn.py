@@ -506,3 +506,34 @@ def test_who_is_gone_neither_lends_nor_is_lent_to() -> None:
     cast.turn.leave(main)
     cast.join()
     assert cast.log == ["lends", "target"]
+
+
+def _two_owners(turn: Turn) -> None:
+    turn.tasks[1].thread, turn.tasks[1].depth = 7, 1
+
+
+def _nobody(turn: Turn) -> None:
+    turn.owner = None
+    turn.tasks[0].thread = turn.tasks[0].depth = 0
+
+
+def _idler(turn: Turn) -> None:
+    turn._idler = turn.tasks[1]
+
+
+def _not_counted(turn: Turn) -> None:
+    turn.tasks[1].state = t.SLEEPING
+
+
+def _gone(turn: Turn) -> None:
+    turn._last = Task(turn.lock)
+
+
+@pytest.mark.parametrize("break_it", [_two_owners, _nobody, _idler, _not_counted, _gone])
+def test_what_is_not_legal_is_noticed(break_it: Callable[[Turn], None]) -> None:
+    turn = Cast(2).turn
+    turn.take(turn.tasks[0])
+    turn.announce(turn.tasks[1])
+    assert not turn.illegal()
+    break_it(turn)
+    assert turn.illegal()

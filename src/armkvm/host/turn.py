@@ -22,6 +22,20 @@ space can keep the turn while it handles an exit, and devices are accessed in th
 well. Who does not is OUTSIDE meanwhile and the others go on: the order then depends on threads,
 but nothing waits for ever. Where idling means to jump in time, it waits a moment for those.
 
+What may be the case whenever nobody has the lock (`illegal`, which the tests ask after each step):
+
+    a task is     has the turn    idles    with a thread    that is
+    ABSENT        no              no       no               no thread runs it
+    OUTSIDE       no              no       no               in user space, expected back
+    RUNNABLE      no              no       no               waits for its turn
+    RUNNABLE      yes             no       no               was granted the turn, its thread comes
+    RUNNABLE      yes             no       yes              runs
+    RUNNABLE      no              yes      no               was woken, and has timers to finish
+    SLEEPING      no              no       no               sleeps
+    SLEEPING      no              yes      no               lets time pass for all
+
+At most one has the turn or idles; if there is nobody who does, nobody is RUNNABLE or SLEEPING.
+
 Left out: priorities, several CPUs at once.
 """
 
@@ -52,6 +66,18 @@ ABSENT: Final = 0  # no thread runs it
 OUTSIDE: Final = 1  # it was here and went to user space: expected back
 RUNNABLE: Final = 2  # it runs, or wants to
 SLEEPING: Final = 3
+
+# state, has the turn, idles, with a thread: the table above
+LEGAL: Final = frozenset({
+    (ABSENT, False, False, False),
+    (OUTSIDE, False, False, False),
+    (RUNNABLE, False, False, False),
+    (RUNNABLE, True, False, False),
+    (RUNNABLE, True, False, True),
+    (RUNNABLE, False, True, False),
+    (SLEEPING, False, False, False),
+    (SLEEPING, False, True, False),
+})  # fmt: skip
 
 Choose = Callable[[Sequence["Task"]], "Task"]
 
@@ -238,6 +264,28 @@ class Turn:
 
     # all that follows is called with the lock held
 
+    def illegal(self) -> str:
+        """What is not as it must be, or nothing. `_idler` may be gone while its thread finishes."""
+        tasks, owner, idler = self.tasks, self.owner, self._idler
+        for n, task in enumerate(tasks):
+            row = task.state, task is owner, task is idler, bool(task.thread)
+            if row not in LEGAL or bool(task.depth) != bool(task.thread):
+                return f"task {n} is {row}, {task.depth} deep"
+        states = [task.state for task in tasks]
+        if (states.count(RUNNABLE), states.count(SLEEPING)) != (self._runnable, self._asleep):
+            return f"{states} counted as {self._runnable} and {self._asleep}"
+        if self.crowded != (self._runnable > 1):
+            return f"{self._runnable} runnable, crowded {self.crowded}"
+        others = [task for task in (owner, idler, self._last, self._lender, *self._lent) if task]
+        if any(task not in tasks for task in others):
+            return "somebody who has left has the turn, or is next"
+        if owner is not None and idler is not None:
+            return "one has the turn, another one idles"
+        somebody = owner is not None or idler is not None or self._idling
+        if not somebody and (self._runnable or self._asleep):
+            return "nobody has the turn, and nobody idles"
+        return ""
+
     def _leave(self, task: Task) -> None:
         if task.state == GONE:
             return
@@ -291,6 +339,8 @@ class Turn:
             if task.waiters:
                 task.cond.notify_all()
         elif self._asleep:
+            self._lent.clear()
+            self._lender = None
             if by is None or by.state != SLEEPING:
                 by = next(task for task in self.tasks if task.state == SLEEPING)
             self._idler = by
