@@ -5,7 +5,8 @@ Host and kvm call ``point(NAME, vcpu)`` at each of them. In production there is 
 `point` chooses what happens there: it may drive a line from another thread, take a host interrupt,
 move the vCPU to another physical CPU, or nothing. The names are the alphabet of its schedules, so
 they are part of the interface: change them as one changes a protocol. Which vCPU goes on where the
-turn moves, it says through `choose` of turn.py.
+turn moves, it says through `choose` of turn.py; and in a Turn of its own, when one is scheduled out
+that could go on (`crowded`), and whether the target of an interrupt runs at once (`hand_over`).
 """
 
 from __future__ import annotations

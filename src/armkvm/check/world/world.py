@@ -168,7 +168,17 @@ class FreeTurn(Turn):
         self.resched.discard(self.world.execution.current)
 
     def hand_over(self, task: Task) -> None:
-        """Whoever has an interrupt runs when the explorer says so, at once or later."""
+        """The target of an interrupt that has no CPU gets the sender's: at once, or later."""
+        execution, target = self.world.execution, _free(task).vcpu
+        execution.touch(target)
+        sender = execution.current
+        if sender is None or target is None or target.pcpu is not None:
+            return
+        if self.world.running(sender) in (None, target):
+            return
+        if all(pcpu.lock.locked() for pcpu in self.world.host.pcpus):
+            if execution.choose(["goes on", "hands over"]):
+                self.resched.add(sender)
 
     def sleep(self, task: Task) -> None:
         """Until woken."""
@@ -324,6 +334,10 @@ class World:
             self.recorder.returned(vcpu, ret)
         self.monitor.after_run(vcpu, ret)
         return ret
+
+    def running(self, actor: Actor) -> Vcpu | None:
+        """Whose KVM_RUN this thread is in."""
+        return self._running.get(actor)
 
     def idle(self, vcpu: Vcpu) -> bool:
         """No thread is in KVM_RUN on it, and none will be."""
