@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import mmap
 
+import pytest
 from tests.engine import a64
 from tests.kvm.native import IO, Native, out
 from tests.kvm.rig import fails
 
 from armkvm.abi.structs import KvmCoalescedMmio, KvmCoalescedMmioRing
+from armkvm.kvm.io import coalesced_mmio
 from armkvm.kvm.io.coalesced_mmio import KVM_COALESCED_MMIO_MAX
 
 
@@ -68,4 +70,24 @@ def test_every_vcpu_shows_the_same_ring() -> None:
         assert other.run_struct.exit_reason == 0
         m.struct.exit_reason = 5
         assert other.run_struct.exit_reason == 0
+        other.close()
+
+
+@pytest.mark.parametrize("page", [16 << 10, 64 << 10])
+def test_the_ring_is_in_the_second_page_of_the_host_however_large(
+    monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    """Pages that this machine can map in smaller ones too."""
+    monkeypatch.setattr(coalesced_mmio, "HOST_PAGE_SIZE", page)
+    monkeypatch.setattr(coalesced_mmio, "KVM_VCPU_MMAP_SIZE", 2 * page)
+    program = [a64.movz(1, 5), out(1, 0x100), out(1, 0x200)]
+    with Native(*program) as m:
+        m.vm.register_coalesced_mmio(IO + 0x100, 0x100)
+        other = m.vm.create_vcpu(1)
+        assert m.stored() == (0x200, 5)
+        for vcpu in (m.vcpu, other):
+            assert len(vcpu.pages) == 2 * page
+            head = KvmCoalescedMmioRing.from_buffer(vcpu.pages, page)
+            assert (head.first, head.last) == (0, 1)
+            assert KvmCoalescedMmio.from_buffer(vcpu.pages, page + 8).phys_addr == IO + 0x100
         other.close()
