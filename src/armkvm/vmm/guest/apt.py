@@ -7,16 +7,15 @@ root is needed. Mirrors apt.conf(5), sources.list(5) ("target"), apt-get(8) ("in
 """
 
 import os
-import platform
 import re
 import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from armkvm.vmm.errors import FetchError, NoDebianError
+from armkvm.vmm.guest import sources
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
@@ -42,19 +41,8 @@ Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
 """
 
-# Suites that are laid over another one; else the part before the first "-" names that.
-BASES = {"experimental": "sid", "rc-buggy": "sid"}
-
 # Called with bytes so far and bytes in all.
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A line of sources.list, without its type."""
-
-    site: str
-    release: str
 
 
 class Apt:
@@ -71,12 +59,12 @@ class Apt:
             raise FetchError(f"apt cannot work in a folder of that name: {root}")
         self._root = root
         self._update_error = ""
-        self._main, self._companions = _sources(suite)
+        self._main, self._companions = sources.of_suite(suite)
         for folder in ("state/lists/partial", "cache/archives/partial", "debs"):
             (root / folder).mkdir(parents=True)
         (root / "state/status").touch()
         config = CONFIG.format(root=root)
-        if suite is not None and suite != _base(suite):
+        if suite is not None and suite != sources.base(suite):
             # Packages of backports have a lower priority unless they are asked for.
             config += f'APT::Default-Release "{suite}";\n'
         (root / "apt.conf").write_text(config)
@@ -93,7 +81,7 @@ class Apt:
         # A companion that is missing (sid has no sid-updates) is never why something else fails.
         ours = [
             line for line in done.stderr.splitlines()
-            if not any(_is_about(line, source) for source in self._companions)
+            if not any(source.is_in(line) for source in self._companions)
         ]  # fmt: skip
         self._update_error = _reason("\n".join(ours))
 
@@ -120,7 +108,7 @@ class Apt:
         # may be what is full.
         with os.fdopen(os.memfd_create("apt"), "w+", errors="replace") as log:
             with subprocess.Popen(
-                command, cwd=folder, env=_environment(), stdin=subprocess.DEVNULL,
+                command, cwd=folder, env=sources.environment(), stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=log,
             ) as process:  # fmt: skip
                 while True:
@@ -157,83 +145,8 @@ class Apt:
         return subprocess.run(
             self._command(program, *arguments),
             capture_output=True, text=True, errors="replace",
-            env=_environment(), stdin=subprocess.DEVNULL, cwd=self._root / "debs",
+            env=sources.environment(), stdin=subprocess.DEVNULL, cwd=self._root / "debs",
         )  # fmt: skip
-
-
-def _sources(suite: str | None) -> tuple[list[Source], list[Source]]:
-    """The sources of a suite, made from the machine's: itself, and companions such as -updates."""
-    found = _machine_sources()
-    own = _own(found)
-    if suite is None:
-        main = [source for source in found if source.release == own]
-        return main, [source for source in found if source.release != own]
-    base = _base(suite)
-    main = [
-        Source(source.site, name)
-        for source in found if source.release == own
-        for name in dict.fromkeys((base, suite))
-    ]  # fmt: skip
-    companions = [
-        Source(source.site, base + source.release.removeprefix(own))
-        for source in found if source.release.startswith(own)
-    ]  # fmt: skip
-    return main, [source for source in companions if source not in main]
-
-
-def _base(suite: str) -> str:
-    return BASES.get(suite, suite.partition("-")[0])
-
-
-def _machine_sources() -> list[Source]:
-    """Debian's sources in this machine's apt."""
-    found = [source for source, origin in _targets() if origin == "Debian"]
-    if not found:
-        # Where no lists were fetched (containers remove them) apt does not know an origin: then
-        # a Debian machine's sources of its own release are taken for Debian's.
-        codename = _codename()
-        names = (codename, "oldstable", "stable", "testing", "unstable", "sid")
-        every = _targets("-o", "APT::Get::IndexTargets::ReleaseInfo=false")
-        found = [s for s, _ in every if codename and re.split("[-/]", s.release)[0] in names]
-        if any(source.release == codename for source in found):
-            found = [source for source in found if source.release.startswith(codename)]
-    if not found:
-        raise NoDebianError("this machine's apt has no Debian source")
-    return list(dict.fromkeys(found))
-
-
-def _targets(*options: str) -> list[tuple[Source, str]]:
-    """The sources of this machine's apt that have a component main, and their origins."""
-    form = "$(SITE)\t$(RELEASE)\t$(COMPONENT)\t$(ORIGIN)"
-    # The machine's configuration, not ours: no -c here.
-    done = subprocess.run(
-        ["apt-get", "indextargets", *options, "--format", form, "Created-By: Packages"],
-        capture_output=True, text=True, errors="replace", env=_environment(),
-        stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    rows = [line.split("\t") for line in done.stdout.splitlines()]
-    return [(Source(row[0], row[1]), row[3]) for row in rows if len(row) == 4 and row[2] == "main"]
-
-
-def _own(found: list[Source]) -> str:
-    """This machine's release: bookworm, not bookworm-updates."""
-    releases = [source.release for source in found]
-    codename = _codename()
-    return codename if codename in releases else min(releases, key=len)
-
-
-def _codename() -> str:
-    """The name of this machine's Debian release; "" where it is not Debian."""
-    try:
-        release = platform.freedesktop_os_release()
-    except OSError:
-        return ""
-    return release.get("VERSION_CODENAME", "") if release.get("ID") == "debian" else ""
-
-
-def _is_about(line: str, source: Source) -> bool:
-    """Whether a line of apt's is about that source: its name is whole, bookworm is a part only."""
-    return re.search(f"[ /]{re.escape(source.release)}[ /]", line) is not None
 
 
 def unpack(package: Path, pattern: str, target: Path) -> None:
@@ -259,10 +172,6 @@ def unpack(package: Path, pattern: str, target: Path) -> None:
         finally:
             process.kill()
     raise FetchError(f"{package.name} holds no file {pattern}")
-
-
-def _environment() -> dict[str, str]:
-    return os.environ | {"LC_ALL": "C"}
 
 
 def _reason(text: str) -> str:
