@@ -1,6 +1,7 @@
 """Guest programs: every .hex file is the .S file beside it, assembled.
 
-Run as a program (``python -m tests.client.test_machine_code``), this file renews them all.
+Run as a program (``python -m tests.client.test_machine_code``), this file renews them all; a new
+one begins as an empty .hex file.
 """
 
 import shutil
@@ -20,11 +21,7 @@ from armkvm.client.machine_code import WHOLE, read
 ASSEMBLER = "aarch64-linux-gnu-as"
 TESTS = Path(__file__).parents[1]
 FOLDERS = (Path(armkvm.__file__).parent, TESTS)
-# Compiled with the C sources beside it, to a binary.
-APART = {"start.S"}
-SOURCES = sorted(
-    path for folder in FOLDERS for path in folder.rglob("*.S") if path.name not in APART
-)
+SOURCES = sorted(path.with_suffix(".S") for folder in FOLDERS for path in folder.rglob("*.hex"))
 ITEMS_A_LINE, REPEATED = 8, 4
 
 
@@ -72,10 +69,9 @@ def _items(code: bytes) -> Iterator[str]:
         yield from [f"{word}*{count}"] if count > REPEATED else [word] * count
 
 
-def test_every_source_has_its_code() -> None:
-    codes = {path for folder in FOLDERS for path in folder.rglob("*.hex")}
-    assert codes == {path.with_suffix(".hex") for path in SOURCES}
-    assert len(codes) >= 10
+def test_every_code_has_its_source() -> None:
+    assert len(SOURCES) >= 10
+    assert [path for path in SOURCES if not path.exists()] == []
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: f"{path.parent.name}/{path.stem}")
