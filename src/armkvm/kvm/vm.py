@@ -371,16 +371,17 @@ class Vm(VmMemory):
         nr.KVM_ARM_GET_REG_WRITABLE_MASKS,
         st.RegMaskRange,
         ret=lambda call, it, masks: call.ctx.write(it.addr, masks),
-        reserved=lambda _call, it: bytes(it.reserved),
     )
-    def arm_get_reg_writable_masks(self, range: int = 0, reserved: bytes = b"") -> bytes:
+    def arm_get_reg_writable_masks(
+        self, range: int = 0, reserved: int | Sequence[int] = ()
+    ) -> bytes:
         """KVM_ARM_GET_REG_WRITABLE_MASKS: 192 words, bits of feature ID registers that can be set.
 
         Word (op1 - (op1 == 3)) << 6 | CRm << 3 | op2 is of register S3_<op1>_C0_C<CRm>_<op2>.
         EINVAL: another range, reserved bytes.
         """
         self._alive()
-        if range or any(reserved):
+        if range or (reserved if isinstance(reserved, int) else any(reserved)):
             fail(errno.EINVAL)
         return id_regs.masks()
 
