@@ -51,7 +51,10 @@ def started(
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def until_full(fd: int) -> None:
@@ -84,9 +87,12 @@ def test_output_that_nobody_reads_stops_no_signal(
     tmp_path: Path, unread: tuple[int, int], number: signal.Signals, cpus: str
 ) -> None:
     """Three were needed, and the third killed."""
-    _read, write = unread
+    read, write = unread
     with started(tmp_path, "-c", cpus, stdout=write) as process:
-        until_full(write)
+        held = bytearray(4)
+        while int.from_bytes(held, "little") < 4096:  # one byte is no room for poll() already
+            fcntl.ioctl(read, termios.FIONREAD, held)
+            time.sleep(0.01)
         process.send_signal(number)
         assert process.wait(LIMIT) == 128 + number
         assert process.stderr is not None
@@ -179,6 +185,28 @@ def test_a_second_signal_while_leaving_ends_it_at_once(tmp_path: Path) -> None:
         assert termios.tcgetattr(slave) == before
     os.close(master)
     os.close(slave)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_end_is_not_for_a_second_signal_to_spoil(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """At the interpreter's exit the second one was a traceback, or death by default action."""
+    hook = (
+        "import atexit, os, time\n"
+        "atexit.register(lambda: (os.write(2, b'leaving'), time.sleep(30)))\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(hook)
+    with started(tmp_path, env=with_path(tmp_path)) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(1) == b"\n"
+        process.send_signal(number)
+        if process.stderr.read(7):
+            process.send_signal(number)
+        process.stdout.close()
+        assert process.wait(LIMIT) == 128 + number
+        assert process.stderr.read() == b""
 
 
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:

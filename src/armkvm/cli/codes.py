@@ -16,7 +16,7 @@ class Code(IntEnum):
 
     OK = 0, "the guest powered off, or you left by Ctrl-A x; other verbs: done"
     FAILED = 1, "the guest did what armkvm cannot go on from; bench: results differ"
-    USAGE = 2, "a bad option, or a kernel or initrd that cannot be used"
+    USAGE = 2, "a bad option, or a file that cannot be used: kernel, initrd, output"
     RESET = 3, "the guest asked for a reset (a Linux panic with panic=-1 does)"
     LIMIT = 4, "--max-insns was reached"
     TIMEOUT = 5, "--timeout was reached"
