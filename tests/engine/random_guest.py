@@ -66,13 +66,16 @@ def fenced(size: int) -> int:
 
 
 # Percent of the words by where they are described; the rest is ADR and anything.
-_WEIGHTS = {"ldst.lse": 4, "ldst": 34, "base.branch": 12, "base.system": 5, "base": 20, "": 14}
+_WEIGHTS = {"ldst.lse": 4, "ldst": 34, "base.branch": 12, "system": 5, "base": 20, "": 14}
 
 
 def _classes() -> dict[str, list[Form]]:
     out: dict[str, list[Form]] = {}
     for form in forms():
-        kind = next(k for k in _WEIGHTS if form.insn.encoding_class.startswith(k))
+        described = form.insn.encoding_class
+        if described in ("base.exceptions", "base.registers", "base.sys_ops"):
+            described = "system"
+        kind = next(k for k in _WEIGHTS if described.startswith(k))
         out.setdefault(kind, []).append(form)
     return out
 

@@ -94,7 +94,7 @@ class Cpu:
         s = self.state
         for r in SYSREGS:
             if r.kind == "stored":
-                setattr(s, r.field, r.reset | r.ones)
+                setattr(s, r.field, (r.reset or 0) | r.ones)
         ctypes.memset(self.address, 0, 8 * 34)
         ctypes.memset(self.address + layout.V_OFFSET, 0, 512)
         s.sp_el0_ = s.sp_el1_ = s.fpcr = s.fpsr = 0

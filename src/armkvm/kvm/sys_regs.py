@@ -32,7 +32,6 @@ Access = Callable[["Vcpu", int | None], int | None]
 
 # Registers that reset leaves UNKNOWN hold this, as in KVM: it shows up when a guest relies on them.
 RESET_UNKNOWN = 0x1DE7_EC7E_DBAD_C0DE
-SCTLR_EL1_RESET = 0x00C5_0078
 MPIDR_RES1 = 1 << 31
 
 # How long the hypervisor takes to emulate one register access. Guest time must pass in a loop that
@@ -228,30 +227,10 @@ def set_pmu_field(vcpu: Vcpu, version: int) -> None:
 def reset(vcpu: Vcpu) -> None:
     """kvm_reset_sys_regs()."""
     state = vcpu.state
-    for name in (
-        "actlr_el1", "cpacr_el1", "tcr_el1", "vbar_el1", "contextidr_el1", "cntkctl_el1",
-        "csselr_el1", "mdscr_el1", "amair_el1",
-    ):  # fmt: skip
-        _set(vcpu, name, 0)
-    for name in (
-        "ttbr0_el1", "ttbr1_el1", "afsr0_el1", "afsr1_el1", "esr_el1", "far_el1", "par_el1",
-        "mair_el1", "tpidr_el1", "tpidr_el0", "tpidrro_el0",
-    ):  # fmt: skip
-        _set(vcpu, name, RESET_UNKNOWN)
-    _set(vcpu, "sctlr_el1", SCTLR_EL1_RESET)
+    for r in STORED:
+        if r.kind == "stored":
+            vcpu.cpu.set_sysreg(*r.enc, RESET_UNKNOWN if r.reset is None else r.reset | r.ones)
     n = vcpu.vcpu_id
     state.mpidr_el1 = MPIDR_RES1 | n & 0xF | (n >> 4 & 0xFF) << 8 | (n >> 12 & 0xFF) << 16
     vcpu.sys_regs.clear()
     vcpu.sys_regs["OSLSR_EL1"] = OSLSR_OSLM
-
-
-def _set(vcpu: Vcpu, name: str, value: int) -> None:
-    """Set one of the engine's registers with the effects that a write to it has."""
-    enc = ENGINE_ENCODINGS.get(name)
-    if enc is None:
-        setattr(vcpu.state, name, value)
-    else:
-        vcpu.cpu.set_sysreg(*enc, value)
-
-
-ENGINE_ENCODINGS: dict[str, Encoding] = {r.field: r.enc for r in STORED}

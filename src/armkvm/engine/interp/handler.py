@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from armkvm.arch import esr
+from armkvm.arch.sysreg import DCZID_BS
 from armkvm.engine import layout
 from armkvm.engine.llvm.code import Code
 from armkvm.engine.llvm.ir import CPU, LIKELY, RAM, UNLIKELY
@@ -24,7 +25,7 @@ from armkvm.isa.machine import Machine, Span, Transfer
 from armkvm.isa.table import Form
 from armkvm.isa.value import Value, bits
 
-ZERO_BLOCK = 64  # bytes that DC ZVA clears
+ZERO_BLOCK = 4 << DCZID_BS  # bytes that DC ZVA clears
 # Beside the size, in `access`; ZERO is DC ZVA.
 ACCESS_WRITE, ACCESS_UNPRIV, ACCESS_CACHE, ACCESS_ZERO = 1 << 8, 1 << 9, 1 << 10, 1 << 11
 ACCESS_ICACHE = 1 << 12  # with CACHE: what was fetched from there is dropped

@@ -7,13 +7,11 @@ ignore the ASID and go to every pair: invalidating more than was asked is always
 
 from __future__ import annotations
 
+from armkvm.arch.sysreg import TLBI_ALL, TLBI_ASID
 from armkvm.engine import layout
 from armkvm.engine.llvm.ir import Function
 from armkvm.engine.llvm.module import bit, cpu_array, field_at, native, param, set_field_at, stage2
 from armkvm.isa.value import Value
-
-# How TLBI reaches `tlbi` in its first argument.
-TLBI_ALL, TLBI_VA, TLBI_ASID = 0, 1, 2
 
 _D, _I = layout.DTLB_SIZE, layout.ITLB_SIZE
 

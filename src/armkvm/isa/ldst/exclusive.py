@@ -4,9 +4,9 @@ The local monitor lives in the CPU state: excl_addr (the virtual address, all on
 excl_size (bytes) and the value that the load saw (excl_lo, excl_hi). A store passes when address
 and size are those of the load and memory still holds that value: the comparison stands for the
 global monitor, as in QEMU, so a value that changed and changed back is not noticed. Every
-store-exclusive opens the monitor; exception return does too (isa/base/system.py). All accesses here
-must be naturally aligned, a pair to its whole size (B2.5.2). A store-exclusive is checked for
-faults before the monitor is asked, an order that AArch64.ExclusiveMonitorsPass() leaves open.
+store-exclusive opens the monitor; exception return does too. All accesses here must be naturally
+aligned, a pair to its whole size (B2.5.2). A store-exclusive is checked for faults before the
+monitor is asked, an order that AArch64.ExclusiveMonitorsPass() leaves open.
 Acquire and release order nothing beyond program order while virtual CPUs take turns; for the same
 reason the comparison and the store need not be one host instruction. LDLAR and STLLR (FEAT_LOR) are
 left out.
