@@ -97,7 +97,7 @@ def _(p: Patch) -> None:
         if value != vcpu.cpu.get_sysreg(*enc):
             raise OSError(errno.EINVAL, "read-only")
 
-    p.set(one_reg, "_identity", identity)
+    p.set(one_reg, "set_id_reg", identity)
 
 
 @mutant("restore-wants-running", "41ee52ecbcdc", "I0", "user space's writes to the vgic ask the "
