@@ -20,8 +20,7 @@ import pytest
 
 from armkvm.cli.codes import Code
 from armkvm.engine.cpu import Engine
-from armkvm.process import cache
-from armkvm.vmm.guest import bare
+from armkvm.vmm.guest import bare, debian
 
 LIMIT = 120
 SAME = ("instructions", "exits", "console_digest", "memory_digest", "guest_seconds")
@@ -98,7 +97,7 @@ ODD = {
 def place() -> str:
     """Where the engine is that all runs use."""
     Engine.load()
-    return str(cache.directory().parent)
+    return str(debian.cache_folder().parents[1])
 
 
 def boot(folder: Path, place: str, odd: Odd) -> tuple[int, bytes, dict[str, object]]:
