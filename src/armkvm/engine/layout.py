@@ -33,7 +33,7 @@ stage2 segment_hint ic_host context next_context el1_low el1_blocks el0_blocks e
 bounce_host0 bounce_host1 bounce_size bounce_split
 walk_ipa walk_attr walk_shift walk_ng walk_par
 ich_hcr ich_vmcr ich_ap0r ich_ap1r ich_lr0 ich_lr1 ich_lr2 ich_lr3
-icc_sre gicv_base gicv_size phys_deactivated
+icc_sre gicv_base gicv_size phys_deactivated ich_counted_id
 el0_count mode_count tde
 """.split()  # noqa: SIM905 - a table reads better than 60 quoted strings
 

@@ -73,6 +73,7 @@ class GuestState(_Structure):
     gicv_base: int
     gicv_size: int
     phys_deactivated: int
+    ich_counted_id: int  # whose end ICH_HCR_EL2.EOIcount has counted last
     # HCR_EL2.VI, VF, VSE (which taking the SError clears) and TWE, MDCR_EL2.TDE
     hcr_vi: int
     hcr_vf: int

@@ -133,13 +133,22 @@ def test_more_than_fit_come_by_priority_and_ask_to_come_back(rig: VgicRig) -> No
     assert rig.vgic().hcr.value == g.ICH_HCR_EN
 
 
-def test_active_ones_keep_their_list_registers(rig: VgicRig) -> None:
+def test_active_ones_give_way_to_those_that_can_be_taken(rig: VgicRig) -> None:
+    """An active one without a list register is asked for by EOIcount, and told by its number."""
     rig.enabled(SPI, 0xF0).active = True
     v.queue_irq(rig.irq(SPI))
     for n in range(1, 6):
         rig.enabled(SPI + n, 8 * n)
         rig.line(SPI + n, True)
-    assert [lr & 0x3FF for lr in rig.enter()] == [SPI, SPI + 1, SPI + 2, SPI + 3]
+    lrs = rig.enter()
+    assert [lr & 0x3FF for lr in lrs] == [SPI + 1, SPI + 2, SPI + 3, SPI + 4]
+    assert rig.vgic().hcr.value == g.ICH_HCR_EN | g.ICH_HCR_UIE | g.ICH_HCR_LRENPIE
+    rig.vgic().hcr.value += 1 << g.ICH_HCR_EOICOUNT_SHIFT
+    rig.vcpus[0].state.ich_counted_id = SPI
+    rig.leave(*lrs)
+    assert not rig.irq(SPI).active
+    assert rig.enter()
+    assert rig.vgic().hcr.value == g.ICH_HCR_EN | g.ICH_HCR_UIE
 
 
 def test_a_line_of_a_kernel_device_is_its_owners(rig: VgicRig) -> None:

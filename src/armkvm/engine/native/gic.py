@@ -231,7 +231,9 @@ def _deactivate() -> None:
     with native("ich_deactivate", "i64 %id") as fn:
         index = fn.call("ich_active", "i64", "ptr %cpu", param(fn, "id"))
         with fn.if_(index.eq(NONE)):
-            # Not in a list register: the hypervisor is told by the count.
+            # Not in a list register: the hypervisor is told by the count, and whose it was, where
+            # hardware would trap the write to ICC_DIR_EL1 (ICH_HCR_EL2.TDIR).
+            fn.put("ich_counted_id", param(fn, "id"))
             one_more = fn.get("ich_hcr") + (1 << g.ICH_HCR_EOICOUNT_SHIFT)
             fn.put("ich_hcr", one_more & 0xFFFF_FFFF)
             fn.ret()

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 from armkvm.abi.kvm import KVM_DEV_TYPE_ARM_VGIC_V2
 from armkvm.arch.gic import (
     ICH_HCR_EN,
+    ICH_HCR_EOICOUNT_SHIFT,
+    ICH_HCR_LRENPIE,
     ICH_HCR_UIE,
     ICH_LR_ACTIVE,
     ICH_LR_CPUID_SHIFT,
@@ -46,6 +48,7 @@ VGIC_NR_SGIS: Final = 16
 VGIC_NR_PRIVATE_IRQS: Final = 32
 VGIC_NR_IRQS_LEGACY: Final = 256
 VGIC_MAX_RESERVED: Final = 1023
+INTID_MASK: Final = 0x3FF  # without the source of a GICv2's SGI; there are no LPIs
 VGIC_ADDR_UNDEF: Final = (1 << 64) - 1
 KVM_VGIC_IMP_REV_LATEST: Final = 3
 
@@ -296,6 +299,7 @@ class VgicCpu:
         self.ap0r = word(state, "ich_ap0r")
         self.ap1r = word(state, "ich_ap1r")
         self._deactivated = word(state, "phys_deactivated")
+        self._counted_id = word(state, "ich_counted_id")
         # GICv3
         self.rd_iodev: VgicIoDevice | None = None
         self.rdreg: Any = None
@@ -340,8 +344,8 @@ class VgicCpu:
         in_lrs: list[VgicIrq] = []
         for irq in ap_list:
             # All sources of an SGI must be seen before anything of lower priority: leave that out.
-            if multi_sgi and irq.priority > limit:
-                break
+            if multi_sgi and irq.priority > limit and not irq.active:
+                continue
             val = self._populate_lr(irq) if irq.target_oracle() is vcpu else None
             if val is not None:
                 self.lrs[count].value = val
@@ -353,6 +357,8 @@ class VgicCpu:
                 if irq is not ap_list[-1]:
                     hcr |= ICH_HCR_UIE  # come back when they are nearly empty
                 break
+        if count < len(ap_list) and any(irq.active and irq not in in_lrs for irq in ap_list):
+            hcr |= ICH_HCR_LRENPIE  # come back when the guest ends one that no list register has
         self.in_lrs = in_lrs
         self.hcr.value = hcr
 
@@ -413,6 +419,8 @@ class VgicCpu:
             for irq, lr in zip(self.in_lrs, self.lrs, strict=False):
                 self._fold_lr(irq, lr.value)
                 lr.value = 0
+            if self.hcr.value >> ICH_HCR_EOICOUNT_SHIFT:
+                self._end_outside_lrs(self._counted_id.value & INTID_MASK)
             self.in_lrs = []
             self.hcr.value = ICH_HCR_EN
             self._prune_ap_list()
@@ -424,6 +432,16 @@ class VgicCpu:
         for host_irq in (pcpu.vtimer_irq, pcpu.ptimer_irq):
             if bits >> host_irq.hwirq & 1:
                 host_irq.set_active(False)
+
+    def _end_outside_lrs(self, intid: int) -> None:
+        """vgic_v3_deactivate() of Linux 6.19: as if the interrupt had been in a list register."""
+        for irq in self.ap_list:
+            if irq.intid == intid and irq.active and irq not in self.in_lrs:
+                lr = self._populate_lr(irq)
+                if irq.hw:
+                    self._physically_deactivated(1 << irq.hwintid)
+                self._fold_lr(irq, (lr or 0) & ~ICH_LR_ACTIVE)
+                return
 
     def _fold_lr(self, irq: VgicIrq, val: int) -> None:
         """vgic_v3_fold_lr_state(), one list register."""
@@ -484,9 +502,13 @@ class VgicCpu:
 
 
 def _order(irq: VgicIrq) -> tuple[int, int, bool]:
-    """vgic_irq_cmp(): active, then pending by priority (mapped ones first), then the rest."""
+    """vgic_irq_cmp() of Linux 6.19: what can be taken, then what is active, then the rest.
+
+    Both by priority, mapped ones first. In 6.12 the active ones come first, and once there are as
+    many as list registers nothing is delivered until the guest deactivates one.
+    """
     if irq.active:
-        return 0, 0, False
-    if irq.enabled and irq.is_pending():
         return 1, irq.priority, not irq.hw
+    if irq.enabled and irq.is_pending():
+        return 0, irq.priority, not irq.hw
     return 2, 0, False
