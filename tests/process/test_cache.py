@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from armkvm.process import cache
+from armkvm.process import cache, output
 
 
 def test_place(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,3 +142,14 @@ def test_two_at_once(tmp_path: Path) -> None:
     assert [process.wait() for process in both] == [0, 0]
     assert cache.load(tmp_path / "a/b/c") == bytes(100000)
     assert os.listdir(tmp_path / "a/b") == ["c"]
+
+
+def test_what_goes_while_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer takes the old file away after it was seen."""
+    path = tmp_path / "c"
+    path.write_bytes(b"old")
+    seen = os.stat(path)
+    path.unlink()
+    monkeypatch.setattr(output, "_target", lambda _path: (path, seen))
+    output.replace(path, [b"new"])
+    assert path.read_bytes() == b"new"

@@ -56,8 +56,8 @@ def replace(path: str | Path, parts: Parts, *, mode: int = 0o666) -> None:
     """Put a file with these contents there, at once. A new one gets `mode` less the umask,
     an old one keeps its mode, and its owner where that can be. OSError."""
     target, old = _target(path)
-    if old is not None and not os.access(target, os.W_OK):
-        raise _error(errno.EACCES, path)
+    if old is not None and not _writable(target):
+        old = None
     folder = os.open(target.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         sweep(target.parent, target.name)
@@ -73,6 +73,15 @@ def replace(path: str | Path, parts: Parts, *, mode: int = 0o666) -> None:
             writer.close()
     finally:
         os.close(folder)
+
+
+def _writable(target: Path) -> bool:
+    """False where it has gone meanwhile, as another writer may do. OSError: it is not for us."""
+    try:
+        os.close(os.open(target, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def stream(path: str | Path) -> int:
