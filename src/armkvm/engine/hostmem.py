@@ -47,8 +47,9 @@ class HostMemory:
         return release
 
     def clear(self) -> None:
-        """Zero all of it, and give the pages back."""
-        _libc.madvise(self.address, self.size, mmap.MADV_DONTNEED)
+        """Zero all of it, and give the pages back. Once closed, its addresses may be another's."""
+        if self._release.alive:
+            _libc.madvise(self.address, self.size, mmap.MADV_DONTNEED)
 
     def trim(self, size: int) -> None:
         """Give back what lies behind the first `size` bytes; they stay until the last user goes."""
