@@ -145,6 +145,18 @@ def test_unknown_numbers_and_closed_files() -> None:
         fails(errno.EBADF, lambda file=file: file.ioctl(nr.KVM_CHECK_EXTENSION))  # type: ignore[misc]
 
 
+def test_memory_written_answers_as_an_ioctl_does() -> None:
+    """Also while vCPUs keep the VM alive: whoever has no file of it cannot speak to it."""
+    _client, _system, vm, vcpu = start()
+    vm.memory_written(0, 1 << 40)
+    vm.kill()
+    fails(errno.EIO, lambda: vm.memory_written(0, 1 << 40))
+    vm.close()
+    fails(errno.EBADF, lambda: vm.memory_written(0, 1 << 40))
+    vcpu.close()
+    fails(errno.EBADF, lambda: vm.memory_written(0, 1 << 40))
+
+
 def test_a_vm_lives_until_its_last_vcpu_is_closed() -> None:
     client, _system, vm, vcpu = start()
     region = bytearray(struct.pack("<IIQQQ", 0, 0, 0x4000_0000, 0x4000, BASE + 0x4000))

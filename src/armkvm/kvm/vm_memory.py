@@ -161,7 +161,11 @@ class VmMemory(File):
             self.coalesced_mmio.unregister(addr, size, pio)
 
     def memory_written(self, guest_phys_addr: int, size: int) -> None:
-        """Not in KVM, whose hardware snoops: user space wrote guest memory that may hold code."""
+        """Not in KVM, whose hardware snoops: user space wrote guest memory that may hold code.
+
+        EBADF, EIO: as of any ioctl.
+        """
+        self._alive()
         with self.halted():
             self.stage2.written(guest_phys_addr, size)
 
