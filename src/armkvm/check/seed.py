@@ -25,7 +25,9 @@ from armkvm.check.execution.patching import Patch
 from armkvm.host import sched
 from armkvm.kvm import block, handle_exit, psci
 from armkvm.kvm.arch_timer import ArchTimer
-from armkvm.kvm.vgic.irq import VgicCpu, VgicIrq, map_is_active, map_phys_irq
+from armkvm.kvm.vgic.cpu import VgicCpu
+from armkvm.kvm.vgic.dist import map_is_active, map_phys_irq
+from armkvm.kvm.vgic.irq import VgicIrq
 
 if TYPE_CHECKING:
     from armkvm.check.world.world import World

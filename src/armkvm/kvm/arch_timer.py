@@ -37,15 +37,14 @@ from armkvm.host.cpu import word
 from armkvm.host.hrtimer import Hrtimer
 from armkvm.kvm.file import fail
 from armkvm.kvm.kvm_host import M64, kvm_get_running_vcpu
-from armkvm.kvm.vgic.irq import (
-    VGIC_NR_PRIVATE_IRQS,
-    VGIC_NR_SGIS,
+from armkvm.kvm.vgic.dist import (
     inject_irq,
     map_is_active,
     map_phys_irq,
     reset_mapped_irq,
     set_owner,
 )
+from armkvm.kvm.vgic.irq import VGIC_NR_PRIVATE_IRQS, VGIC_NR_SGIS
 
 if TYPE_CHECKING:
     from armkvm.host.host import Host

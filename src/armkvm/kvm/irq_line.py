@@ -15,7 +15,8 @@ from armkvm.arch.hcr import HCR_VF, HCR_VI
 from armkvm.host import sched
 from armkvm.kvm.file import fail
 from armkvm.kvm.kvm_host import REQ_IRQ_PENDING
-from armkvm.kvm.vgic.irq import VGIC_NR_PRIVATE_IRQS, VGIC_NR_SGIS, inject_irq
+from armkvm.kvm.vgic.dist import inject_irq
+from armkvm.kvm.vgic.irq import VGIC_NR_PRIVATE_IRQS, VGIC_NR_SGIS
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu

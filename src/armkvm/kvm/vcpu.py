@@ -38,7 +38,7 @@ from armkvm.kvm.vcpu_mutex import VcpuMutex
 
 if TYPE_CHECKING:
     from armkvm.kvm.pmu.emul import Pmu
-    from armkvm.kvm.vgic.irq import VgicCpu
+    from armkvm.kvm.vgic.cpu import VgicCpu
     from armkvm.kvm.vm import Vm
 
 

@@ -51,7 +51,7 @@ from armkvm.kvm.vm_memory import VmMemory
 
 if TYPE_CHECKING:
     from armkvm.kvm.system import System
-    from armkvm.kvm.vgic.irq import VgicDist
+    from armkvm.kvm.vgic.dist import VgicDist
 
 
 def _vcpu_pages(call: Call, _struct: None) -> Writable | None:

@@ -1,306 +1,72 @@
-"""Interrupts on their way through ap_lists and list registers."""
+"""What follows from an interrupt's state."""
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator
-
 import pytest
-from tests.kvm.rig import fails
-from tests.kvm.vgic.vgic_rig import VgicRig, acked, ended, state
+from tests.kvm.vgic.vgic_rig import VgicRig
 
-from armkvm.abi import kvm as k
-from armkvm.arch import gic as g
-from armkvm.kvm.kvm_host import REQ_IRQ_PENDING
-from armkvm.kvm.vgic import irq as v
-from armkvm.kvm.vgic.mmio_v2 import write_sgir
+from armkvm.kvm.vgic.irq import VgicIrq
 
-SPI = 40
+SGI, SPI = 5, 40
 
 
-def latched(irq: v.VgicIrq) -> bool:
-    return irq.pending_latch
+@pytest.mark.parametrize("intid", [SGI, 20, SPI])
+def test_as_it_comes_up(intid: int) -> None:
+    """SGIs are edges and always enabled to begin with; all else waits to be configured."""
+    irq = VgicIrq(intid, None, 0)
+    assert irq.level_config == (intid != SGI)
+    assert irq.enabled == (intid == SGI)
+    assert not irq.is_pending()
 
 
-def high(irq: v.VgicIrq) -> bool:
-    return irq.line_level
+def test_pending_is_what_was_latched_or_a_level_that_is_high() -> None:
+    irq = VgicIrq(SPI, None, 0)
+    irq.line_level = True
+    assert irq.is_pending()
+    irq.level_config = False  # an edge that nobody latched
+    assert not irq.is_pending()
+    irq.pending_latch = True
+    assert irq.is_pending()
 
 
-@pytest.fixture(params=[2, 3])
-def rig(request: pytest.FixtureRequest) -> Iterator[VgicRig]:
-    rig = VgicRig(request.param)
-    yield rig
-    rig.close()
+def test_it_belongs_to_its_target_while_enabled_and_pending(v2: VgicRig) -> None:
+    irq = v2.irq(SPI)
+    irq.target_vcpu = v2.vcpus[1]
+    assert irq.target_oracle() is None
+    irq.pending_latch = True
+    assert irq.target_oracle() is None
+    irq.enabled = True
+    assert irq.target_oracle() is v2.vcpus[1]
+    v2.vm.vgic.enabled = False
+    assert irq.target_oracle() is None
 
 
-@pytest.fixture
-def v2() -> Iterator[VgicRig]:
-    rig = VgicRig(2, cpus=3)
-    yield rig
-    rig.close()
+def test_an_active_one_stays_with_the_vcpu_that_has_it(v2: VgicRig) -> None:
+    irq = v2.irq(SPI)
+    irq.target_vcpu = v2.vcpus[1]
+    irq.active = True
+    assert irq.target_oracle() is v2.vcpus[1]
+    irq.vcpu = v2.vcpus[2]
+    v2.vm.vgic.enabled = False
+    assert irq.target_oracle() is v2.vcpus[2]
 
 
-def test_a_level_interrupt_lives_as_long_as_its_line(rig: VgicRig) -> None:
-    rig.enabled(SPI)
-    rig.line(SPI, True)
-    (lr,) = rig.enter()
-    assert lr & 0x3FF == SPI
-    assert lr >> g.ICH_LR_PRIORITY_SHIFT & 0xFF == 0xA0
-    assert bool(lr & g.ICH_LR_GROUP) == (rig.version == 3)
-    assert state(lr) == "P"
-    assert lr & g.ICH_LR_EOI  # tell us when the guest ends it
-    rig.leave(acked(lr))
-    (lr,) = rig.enter()
-    assert state(lr) == "A"  # not pending as well, though the line is high
-    rig.leave(ended(lr))
-    (lr,) = rig.enter()
-    assert state(lr) == "P"  # sampled again
-    rig.line(SPI, False)
-    rig.leave(ended(lr))
-    assert rig.enter() == []
-    assert rig.vgic().ap_list == []
+def test_an_sgi_takes_a_list_register_for_each_sender() -> None:
+    irq = VgicIrq(SGI, None, 0)
+    assert irq.lr_count() == 0
+    irq.pending_latch, irq.source = True, 0b1011
+    assert irq.lr_count() == 3
+    irq.active = True
+    assert irq.lr_count() == 4
+    irq.source = 0
+    assert irq.lr_count() == 1
 
 
-def test_an_edge_is_latched_and_may_come_again_while_active(rig: VgicRig) -> None:
-    irq = rig.enabled(SPI)
-    irq.level_config = False
-    rig.line(SPI, True)
-    rig.line(SPI, False)
-    (lr,) = rig.enter()
-    assert state(lr) == "P"
-    assert not lr & g.ICH_LR_EOI
-    assert not latched(irq)  # it is in the list register now
-    rig.leave(acked(lr))
-    rig.line(SPI, True)
-    (lr,) = rig.enter()
-    assert state(lr) == "PA"
-    rig.leave(lr & ~g.ICH_LR_ACTIVE)
-    assert latched(irq)
-    (lr,) = rig.enter()
-    rig.leave(ended(acked(lr)))
-    assert rig.enter() == []
-
-
-def test_disabled_or_masked_by_the_distributor_it_waits(rig: VgicRig) -> None:
-    irq = rig.irq(SPI)
-    rig.line(SPI, True)
-    assert rig.enter() == []
-    rig.vm.vgic.enabled = False
-    rig.dist_write(0x104, 1 << SPI - 32)
-    assert irq.enabled
-    assert rig.enter() == []
-    rig.vm.vgic.enabled = True
-    rig.dist_write(0x104, 1 << SPI - 32)
-    assert len(rig.enter()) == 1
-
-
-def test_pending_irq_looks_at_mask_enable_and_active(rig: VgicRig) -> None:
-    vgic = rig.vgic()
-    irq = rig.enabled(SPI)
-    rig.line(SPI, True)
-    assert not vgic.pending_irq()  # the priority mask is zero
-    vgic.vmcr.value = 0xF0 << g.ICH_VMCR_PMR_SHIFT
-    assert vgic.pending_irq()
-    irq.priority = 0xF0
-    assert not vgic.pending_irq()
-    irq.priority, irq.active = 0, True
-    assert not vgic.pending_irq()
-
-
-def test_injection_asks_the_vcpu_to_look(rig: VgicRig) -> None:
-    rig.enabled(SPI)
-    vcpu = rig.vcpus[0]
-    assert not vcpu.requests & REQ_IRQ_PENDING
-    rig.line(SPI, True)
-    assert vcpu.requests & REQ_IRQ_PENDING
-    vcpu.check_request(REQ_IRQ_PENDING)
-    rig.line(SPI, True)  # no change of a level
-    assert not vcpu.requests & REQ_IRQ_PENDING
-
-
-def test_more_than_fit_come_by_priority_and_ask_to_come_back(rig: VgicRig) -> None:
-    for n in range(6):
-        rig.enabled(SPI + n, 0xF0 - 8 * n)
-        rig.line(SPI + n, True)
-    lrs = rig.enter()
-    assert [lr & 0x3FF for lr in lrs] == [SPI + 5, SPI + 4, SPI + 3, SPI + 2]
-    assert rig.vgic().hcr.value == g.ICH_HCR_EN | g.ICH_HCR_UIE
-    for n in range(2, 6):
-        rig.line(SPI + n, False)
-    rig.leave(*(ended(lr) for lr in lrs))
-    assert rig.vgic().hcr.value == g.ICH_HCR_EN
-    assert [lr & 0x3FF for lr in rig.enter()] == [SPI + 1, SPI]
-    assert rig.vgic().hcr.value == g.ICH_HCR_EN
-
-
-def test_active_ones_give_way_to_those_that_can_be_taken(rig: VgicRig) -> None:
-    """An active one without a list register is asked for by EOIcount, and told by its number."""
-    rig.enabled(SPI, 0xF0).active = True
-    v.queue_irq(rig.irq(SPI))
-    for n in range(1, 6):
-        rig.enabled(SPI + n, 8 * n)
-        rig.line(SPI + n, True)
-    lrs = rig.enter()
-    assert [lr & 0x3FF for lr in lrs] == [SPI + 1, SPI + 2, SPI + 3, SPI + 4]
-    assert rig.vgic().hcr.value == g.ICH_HCR_EN | g.ICH_HCR_UIE | g.ICH_HCR_LRENPIE
-    rig.vgic().hcr.value += 1 << g.ICH_HCR_EOICOUNT_SHIFT
-    rig.vcpus[0].state.ich_counted_id = SPI
-    rig.leave(*lrs)
-    assert not rig.irq(SPI).active
-    assert rig.enter()
-    assert rig.vgic().hcr.value == g.ICH_HCR_EN | g.ICH_HCR_UIE
-
-
-def test_a_line_of_a_kernel_device_is_its_owners(rig: VgicRig) -> None:
-    owner = object()
-    assert v.set_owner(rig.vcpus[0], 27, owner) == 0
-    assert v.set_owner(rig.vcpus[0], 27, owner) == 0
-    assert v.set_owner(rig.vcpus[0], 27, object()) == -errno.EEXIST
-    assert v.set_owner(rig.vcpus[0], 3, owner) == -errno.EINVAL
-    rig.line(27, True)  # accepted, and without effect
-    assert not rig.irq(27).line_level
-    assert v.inject_irq(rig.vm, rig.vcpus[0], 27, True, owner) == 0
-    assert rig.irq(27).line_level
-
-
-def test_a_mapped_interrupt_is_linked_and_sampled(rig: VgicRig) -> None:
-    """We see its rising edges only: the line is lowered on entry and looked at on exit."""
-    level = [True]
-    irq = rig.enabled(27)
-    v.map_phys_irq(rig.vcpus[0], 27, 27, lambda: level[0])
-    rig.line(27, True)
-    (lr,) = rig.enter()
-    assert lr & g.ICH_LR_HW
-    assert lr >> g.ICH_LR_PHYS_ID_SHIFT & 0x1FFF == 27
-    assert not lr & g.ICH_LR_EOI
-    assert not high(irq)
-    rig.leave(lr)  # the guest has not looked
-    assert high(irq)
-    (lr,) = rig.enter()
-    rig.leave(acked(lr))
-    assert v.map_is_active(rig.vcpus[0], 27)
-    (lr,) = rig.enter()
-    assert state(lr) == "A"
-    rig.leave(ended(lr))
-    assert not high(irq)
-    assert rig.enter() == []
-    # Withdrawn before the guest took it.
-    rig.line(27, True)
-    (lr,) = rig.enter()
-    level[0] = False
-    rig.leave(lr)
-    assert rig.enter() == []
-
-
-def test_reset_of_a_mapped_interrupt(rig: VgicRig) -> None:
-    irq = rig.enabled(27)
-    irq.active = irq.line_level = irq.pending_latch = True
-    v.reset_mapped_irq(rig.vcpus[0], 27)
-    assert (irq.active, latched(irq), high(irq)) == (True, True, True)  # not mapped
-    v.map_phys_irq(rig.vcpus[0], 27, 27, lambda: False)
-    v.reset_mapped_irq(rig.vcpus[0], 27)
-    assert (irq.active, latched(irq), high(irq)) == (False, False, False)
-
-
-def test_ending_a_level_spi_is_told(rig: VgicRig) -> None:
-    told: list[int] = []
-    rig.vm.vgic.ack_notifiers.append(told.append)
-    rig.enabled(SPI)
-    rig.line(SPI, True)
-    (lr,) = rig.enter()
-    rig.leave(acked(lr))
-    assert told == []
-    (lr,) = rig.enter()
-    rig.leave(ended(lr))
-    assert told == [SPI - 32]
-
-
-def test_an_sgi_is_taken_once_for_each_sender(v2: VgicRig) -> None:
-    """GICv2: CPUs 0, 1 and 2 send SGI 5 to CPU 0; an interrupt of lower priority has to wait."""
-    v2.enabled(5, 0x40)
-    v2.enabled(SPI, 0x80)
-    v2.line(SPI, True)
-    for sender in v2.vcpus:
-        write_sgir(sender, 0xF00, 4, 1 << 16 | 5)
-    seen = []
-    for last in (False, False, True):
-        lrs = v2.enter()
-        seen.append(lrs[0] >> g.ICH_LR_CPUID_SHIFT & 7)
-        assert bool(lrs[0] & g.ICH_LR_EOI) == (not last)
-        assert (len(lrs) > 1) == last
-        v2.leave(ended(lrs[0]), *lrs[1:])
-    assert seen == [0, 1, 2]
-    assert [lr & 0x3FF for lr in v2.enter()] == [SPI]
-
-
-def test_sgi_modes(v2: VgicRig) -> None:
-    def pending() -> list[int]:
-        found = [v2.irq(1, cpu).source for cpu in range(3)]
-        for cpu in range(3):
-            v2.irq(1, cpu).source = 0
-        return found
-
-    write_sgir(v2.vcpus[1], 0xF00, 4, 5 << 16 | 1)
-    assert pending() == [2, 0, 2]
-    write_sgir(v2.vcpus[1], 0xF00, 4, 1 << 24 | 1)
-    assert pending() == [2, 0, 2]
-    write_sgir(v2.vcpus[1], 0xF00, 4, 2 << 24 | 1)
-    assert pending() == [0, 2, 0]
-    write_sgir(v2.vcpus[1], 0xF00, 4, 3 << 24 | 1)
-    assert pending() == [0, 0, 0]
-
-
-def test_an_active_sgi_keeps_its_sender(v2: VgicRig) -> None:
-    irq = v2.enabled(0, 0)
-    irq.pending_latch, irq.source = True, 1 << 2
-    v.queue_irq(irq)
-    (lr,) = v2.enter()
-    v2.leave(acked(lr))
-    assert irq.active_source == 2
-    (lr,) = v2.enter()
-    assert lr >> g.ICH_LR_CPUID_SHIFT & 7 == 2
-    # SGI 0, priority 0, ended: the list register reads zero, and is folded all the same.
-    v2.leave(0)
-    assert not irq.active
-
-
-def test_an_spi_moves_to_its_new_target_when_it_is_not_active(v2: VgicRig) -> None:
-    irq = v2.enabled(SPI)
-    v2.line(SPI, True)
-    assert irq.vcpu is v2.vcpus[0]
-    v2.dist_write(0x800 + SPI, 0x04)
-    (lr,) = v2.enter() or [0]
-    assert lr == 0
-    v2.leave()
-    assert irq.vcpu is v2.vcpus[2]
-    (lr,) = v2.enter(2)
-    assert state(lr) == "P"
-    v2.leave(acked(lr), cpu=2)
-    v2.dist_write(0x800 + SPI, 0x01)
-    (lr,) = v2.enter(2)
-    assert state(lr) == "A"
-    v2.line(SPI, False)
-    v2.leave(ended(lr), cpu=2)
-    assert irq.vcpu is None
-
-
-def test_the_order_of_irq_lines_checks() -> None:
-    rig = VgicRig(3, bare=True)
-
-    def line(kind: int, num: int, cpu: int = 0) -> None:
-        rig.vm.irq_line(k.irq_word(kind, cpu, num), 1)
-
-    fails(errno.ENXIO, lambda: line(k.KVM_ARM_IRQ_TYPE_CPU, 0))
-    fails(errno.EINVAL, lambda: line(k.KVM_ARM_IRQ_TYPE_SPI, 31))
-    fails(errno.EBUSY, lambda: line(k.KVM_ARM_IRQ_TYPE_SPI, 32))
-    fails(errno.EINVAL, lambda: line(k.KVM_ARM_IRQ_TYPE_PPI, 15))
-    fails(errno.EINVAL, lambda: line(k.KVM_ARM_IRQ_TYPE_PPI, 32))
-    fails(errno.EINVAL, lambda: line(k.KVM_ARM_IRQ_TYPE_PPI, 20, cpu=1))
-    fails(errno.EBUSY, lambda: line(k.KVM_ARM_IRQ_TYPE_PPI, 20))
-    fails(errno.EINVAL, lambda: line(3, 0))
-    rig.place()
-    rig.init()
-    line(k.KVM_ARM_IRQ_TYPE_PPI, 20)
-    line(k.KVM_ARM_IRQ_TYPE_SPI, 255)
-    fails(errno.EINVAL, lambda: line(k.KVM_ARM_IRQ_TYPE_SPI, 256))
-    rig.close()
+def test_without_a_device_behind_it_a_line_is_low() -> None:
+    irq = VgicIrq(27, None, 0)
+    assert not irq.phys_line_level()
+    irq.get_input_level = lambda: True
+    assert irq.phys_line_level()
+    assert not irq.is_mapped_level()
+    irq.hw = True
+    assert irq.is_mapped_level()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -26,13 +26,6 @@ DIST_REGS, CPU_REGS, REDIST_REGS, SYSREGS, LEVEL = (
 SPI = 40
 IIDR = 0x4B00_343B
 TABLES = {2: vgic_mmio_v2.DIST_REGISTERS, 3: vgic_mmio_v3.DIST_REGISTERS}
-
-
-@pytest.fixture(params=[2, 3])
-def rig(request: pytest.FixtureRequest) -> Iterator[VgicRig]:
-    rig = VgicRig(request.param, cpus=2)
-    yield rig
-    rig.close()
 
 
 def sysreg(crn: int, crm: int, op2: int) -> int:
@@ -205,6 +198,23 @@ def test_redistributors() -> None:
     assert read(0, 0x78, 8) == 0x070F_FFFF_FFFF_0F80 & ~(7 << 56) & ~(0xF << 48 + 4) | 0
     assert read(2, 0) is None
     rig.close()
+
+
+def test_sgi_modes_of_a_gicv2(v2: VgicRig) -> None:
+    def pending() -> list[int]:
+        found = [v2.irq(1, cpu).source for cpu in range(3)]
+        for cpu in range(3):
+            v2.irq(1, cpu).source = 0
+        return found
+
+    vgic_mmio_v2.write_sgir(v2.vcpus[1], 0xF00, 4, 5 << 16 | 1)
+    assert pending() == [2, 0, 2]
+    vgic_mmio_v2.write_sgir(v2.vcpus[1], 0xF00, 4, 1 << 24 | 1)
+    assert pending() == [2, 0, 2]
+    vgic_mmio_v2.write_sgir(v2.vcpus[1], 0xF00, 4, 2 << 24 | 1)
+    assert pending() == [0, 2, 0]
+    vgic_mmio_v2.write_sgir(v2.vcpus[1], 0xF00, 4, 3 << 24 | 1)
+    assert pending() == [0, 0, 0]
 
 
 def test_sgis_of_a_gicv3() -> None:

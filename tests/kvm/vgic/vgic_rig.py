@@ -7,7 +7,8 @@ from armkvm.abi import vgic as a
 from armkvm.arch import gic as g
 from armkvm.host.scripted import Script, ScriptedBackend
 from armkvm.kvm import System, Vcpu
-from armkvm.kvm.vgic import irq as v
+from armkvm.kvm.vgic.cpu import VgicCpu
+from armkvm.kvm.vgic.irq import VgicIrq
 from armkvm.kvm.vgic.kvm_device import VgicDevice
 
 DIST, CPUIF, REDIST = 0x0800_0000, 0x0801_0000, 0x080A_0000
@@ -68,15 +69,15 @@ class VgicRig:
 
     # interrupts
 
-    def vgic(self, cpu: int = 0) -> v.VgicCpu:
+    def vgic(self, cpu: int = 0) -> VgicCpu:
         vgic = self.vcpus[cpu].vgic_cpu
         assert vgic is not None
         return vgic
 
-    def irq(self, intid: int, cpu: int = 0) -> v.VgicIrq:
+    def irq(self, intid: int, cpu: int = 0) -> VgicIrq:
         return self.vm.vgic.irq(self.vcpus[cpu], intid)
 
-    def enabled(self, intid: int, priority: int = 0xA0, cpu: int = 0) -> v.VgicIrq:
+    def enabled(self, intid: int, priority: int = 0xA0, cpu: int = 0) -> VgicIrq:
         irq = self.irq(intid, cpu)
         irq.enabled, irq.priority = True, priority
         return irq

@@ -12,7 +12,9 @@ from armkvm.kvm import arch_timer, block
 from armkvm.kvm.arch_timer import ArchTimer, TimerContext
 from armkvm.kvm.kvm_host import M64
 from armkvm.kvm.vcpu import Vcpu
-from armkvm.kvm.vgic.irq import VgicCpu, VgicIrq, queue_irq
+from armkvm.kvm.vgic.cpu import VgicCpu
+from armkvm.kvm.vgic.dist import queue_irq
+from armkvm.kvm.vgic.irq import VgicIrq
 
 # an emulated timer
 

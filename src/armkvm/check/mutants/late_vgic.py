@@ -12,7 +12,7 @@ from armkvm.kvm import psci, reset, run, vm
 from armkvm.kvm import vcpu as vcpu_module
 from armkvm.kvm.vcpu import Vcpu
 from armkvm.kvm.vgic import init as vgic_init
-from armkvm.kvm.vgic.irq import VgicCpu
+from armkvm.kvm.vgic.cpu import VgicCpu
 from armkvm.kvm.vm import Vm
 
 

@@ -15,7 +15,6 @@ from armkvm.kvm import block, irq_line, one_reg, psci, reset, run
 from armkvm.kvm.arch_timer import ArchTimer
 from armkvm.kvm.kvm_host import kvm_get_running_vcpu
 from armkvm.kvm.vcpu import Vcpu
-from armkvm.kvm.vgic import irq as vgic_irq
 from armkvm.kvm.vgic.irq import VgicIrq
 from armkvm.kvm.vgic.mmio import VgicIoDevice
 
@@ -117,7 +116,7 @@ def _(p: Patch) -> None:
         return any(t.irq == self.intid and t.should_fire() for t in timers)
 
     p.set(VgicIoDevice, "uaccess_write", uaccess_write)
-    p.set(vgic_irq.VgicIrq, "phys_line_level", phys_line_level)
+    p.set(VgicIrq, "phys_line_level", phys_line_level)
 
 
 @mutant("ids-of-their-names", "290a6bb06de9", "I11", "CVAL and CNT are taken by the names of their "

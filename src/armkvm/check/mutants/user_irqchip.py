@@ -17,7 +17,7 @@ from armkvm.kvm.pmu import emul as pmu_emul
 from armkvm.kvm.pmu.emul import Pmu
 from armkvm.kvm.vcpu import Vcpu
 from armkvm.kvm.vgic import v3 as vgic_v3
-from armkvm.kvm.vgic.irq import map_is_active
+from armkvm.kvm.vgic.dist import map_is_active
 from armkvm.kvm.vgic.mmio_v3 import dispatch_sgi
 
 

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Final
 from armkvm.abi import kvm as k
 from armkvm.kvm.file import Context, fail
 from armkvm.kvm.io.eventfd import EventFd
-from armkvm.kvm.vgic.irq import VGIC_NR_PRIVATE_IRQS, inject_irq
+from armkvm.kvm.vgic.dist import inject_irq
+from armkvm.kvm.vgic.irq import VGIC_NR_PRIVATE_IRQS
 
 if TYPE_CHECKING:
     from armkvm.abi.structs import KvmIrqfd

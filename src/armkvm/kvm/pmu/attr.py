@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from armkvm.abi import kvm as k
 from armkvm.kvm.file import fail
 from armkvm.kvm.pmu.emul import MAX_COUNTERS, NR_EVENTS, Pmu, irq_is_ppi, irq_is_spi
-from armkvm.kvm.vgic.irq import set_owner
+from armkvm.kvm.vgic.dist import set_owner
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu

@@ -24,7 +24,7 @@ from armkvm.abi.kvm import KVM_ARM_DEV_PMU
 from armkvm.host.clock import ONE
 from armkvm.host.hrtimer import Hrtimer
 from armkvm.kvm.kvm_host import M64, REQ_IRQ_PENDING
-from armkvm.kvm.vgic.irq import inject_irq
+from armkvm.kvm.vgic.dist import inject_irq
 
 if TYPE_CHECKING:
     from armkvm.host.pcpu import PhysicalCpu

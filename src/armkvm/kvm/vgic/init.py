@@ -19,14 +19,9 @@ from armkvm.arch.gic import ICH_HCR_EN
 from armkvm.kvm.file import fail
 from armkvm.kvm.vgic import v2 as vgic_v2
 from armkvm.kvm.vgic import v3 as vgic_v3
-from armkvm.kvm.vgic.irq import (
-    KVM_VGIC_IMP_REV_LATEST,
-    VGIC_NR_IRQS_LEGACY,
-    VGIC_NR_PRIVATE_IRQS,
-    VgicCpu,
-    VgicDist,
-    VgicIrq,
-)
+from armkvm.kvm.vgic.cpu import VgicCpu
+from armkvm.kvm.vgic.dist import KVM_VGIC_IMP_REV_LATEST, VGIC_NR_IRQS_LEGACY, VgicDist
+from armkvm.kvm.vgic.irq import VGIC_NR_PRIVATE_IRQS, VgicIrq
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu

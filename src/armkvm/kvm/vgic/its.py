@@ -18,7 +18,7 @@ from armkvm.abi.vgic import (
 )
 from armkvm.kvm.file import File, Value, fail, load_int
 from armkvm.kvm.ioctl import ioctl, pointer, to_pointer
-from armkvm.kvm.vgic.irq import VGIC_ADDR_UNDEF
+from armkvm.kvm.vgic.dist import VGIC_ADDR_UNDEF
 from armkvm.kvm.vgic.v3 import SZ_64K, check_iorange
 
 if TYPE_CHECKING:

@@ -24,12 +24,9 @@ from armkvm.kvm.vgic import mmio_v3 as vgic_mmio_v3
 from armkvm.kvm.vgic import sys_reg_v3 as vgic_sys_reg_v3
 from armkvm.kvm.vgic import v2 as vgic_v2
 from armkvm.kvm.vgic import v3 as vgic_v3
+from armkvm.kvm.vgic.dist import VGIC_ADDR_UNDEF
 from armkvm.kvm.vgic.init import vgic_init
-from armkvm.kvm.vgic.irq import (
-    VGIC_ADDR_UNDEF,
-    VGIC_MAX_RESERVED,
-    VGIC_NR_PRIVATE_IRQS,
-)
+from armkvm.kvm.vgic.irq import VGIC_MAX_RESERVED, VGIC_NR_PRIVATE_IRQS
 from armkvm.kvm.vgic.mmio import VgicIoDevice
 
 if TYPE_CHECKING:

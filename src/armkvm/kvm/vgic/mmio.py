@@ -17,12 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from armkvm.arch.gic import PRI_BITS
-from armkvm.kvm.vgic.irq import (
-    VGIC_NR_PRIVATE_IRQS,
-    VGIC_NR_SGIS,
-    VgicIrq,
-    queue_irq,
-)
+from armkvm.kvm.vgic.dist import queue_irq
+from armkvm.kvm.vgic.irq import VGIC_NR_PRIVATE_IRQS, VGIC_NR_SGIS, VgicIrq
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu

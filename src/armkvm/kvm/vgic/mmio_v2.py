@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from armkvm.kvm.vgic import mmio as mm
-from armkvm.kvm.vgic.irq import VGIC_NR_PRIVATE_IRQS, queue_irq
+from armkvm.kvm.vgic.dist import queue_irq
+from armkvm.kvm.vgic.irq import VGIC_NR_PRIVATE_IRQS
 from armkvm.kvm.vgic.mmio import ACCESS_8, ACCESS_32, Region, per_irq
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from armkvm.kvm.vgic import mmio as mm
-from armkvm.kvm.vgic.irq import queue_irq
+from armkvm.kvm.vgic.dist import queue_irq
 from armkvm.kvm.vgic.mmio import ACCESS_8, ACCESS_32, ACCESS_64, Region, Write, per_irq
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from armkvm.kvm.vgic.v3 import SRE_EL1
 
 if TYPE_CHECKING:
     from armkvm.kvm.sys_regs import Encoding
-    from armkvm.kvm.vgic.irq import VgicCpu
+    from armkvm.kvm.vgic.cpu import VgicCpu
 
 HOST_CTLR = g.ICC_CTLR_A3V  # of SEIS and A3V
 

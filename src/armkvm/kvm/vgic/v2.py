@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from armkvm.abi.vgic import KVM_VGIC_V2_CPU_SIZE, KVM_VGIC_V2_DIST_SIZE
 from armkvm.arch import gic as g
 from armkvm.kvm.vgic import mmio_v2 as vgic_mmio_v2
-from armkvm.kvm.vgic.irq import VGIC_ADDR_UNDEF
+from armkvm.kvm.vgic.dist import VGIC_ADDR_UNDEF
 from armkvm.kvm.vgic.mmio import IMPLEMENTER_ARM, PRODUCT_ID_KVM, Region, VgicIoDevice
 
 if TYPE_CHECKING:

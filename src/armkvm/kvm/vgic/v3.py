@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from armkvm.abi.vgic import KVM_VGIC_V3_DIST_SIZE, KVM_VGIC_V3_REDIST_SIZE
 from armkvm.arch.gic import ICC_SRE_DFB, ICC_SRE_DIB, ICC_SRE_SRE
 from armkvm.kvm.vgic import mmio_v3 as vgic_mmio_v3
-from armkvm.kvm.vgic.irq import VGIC_ADDR_UNDEF
+from armkvm.kvm.vgic.dist import VGIC_ADDR_UNDEF
 from armkvm.kvm.vgic.mmio import VgicIoDevice
 
 if TYPE_CHECKING:
