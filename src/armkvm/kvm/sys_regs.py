@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from armkvm.arch import esr as e
 from armkvm.arch.sysreg import STORED
-from armkvm.kvm import arch_timer as at
+from armkvm.kvm import arch_timer_context as at
 from armkvm.kvm.inject_fault import kvm_inject_undefined
 from armkvm.kvm.kvm_emulate import kvm_incr_pc
 from armkvm.kvm.pmu import regs as pmu_regs

@@ -31,7 +31,7 @@ from armkvm.abi.kvm import (
 )
 from armkvm.arch.sysreg import Encoding
 from armkvm.kvm import id_regs
-from armkvm.kvm.arch_timer import DEFAULT_PPIS, Offset
+from armkvm.kvm.arch_timer_context import DEFAULT_PPIS, Offset
 from armkvm.kvm.capabilities import MANUAL_DIRTY_LOG_PROTECT
 from armkvm.kvm.file import THIS_PROCESS, Call, Context, Writable, fail
 from armkvm.kvm.io.bus import IoBus

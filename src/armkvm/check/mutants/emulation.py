@@ -8,8 +8,9 @@ from armkvm.arch.timer import CTL_IMASK, NEVER, NS_PER_TICK_SHIFT
 from armkvm.check.execution.patching import Patch
 from armkvm.check.mutants.table import mutant
 from armkvm.host.pcpu import PhysicalCpu
-from armkvm.kvm import arch_timer, block
-from armkvm.kvm.arch_timer import ArchTimer, TimerContext
+from armkvm.kvm import arch_timer_context, block
+from armkvm.kvm.arch_timer import ArchTimer
+from armkvm.kvm.arch_timer_context import TimerContext
 from armkvm.kvm.kvm_host import M64
 from armkvm.kvm.vcpu import Vcpu
 from armkvm.kvm.vgic.cpu import VgicCpu
@@ -219,7 +220,7 @@ def _(p: Patch) -> None:
     real = TimerContext.read
 
     def read(self: TimerContext, register: int) -> int:
-        if register == arch_timer.TIMER_REG_CNT:
+        if register == arch_timer_context.TIMER_REG_CNT:
             return (self.vcpu.now() >> NS_PER_TICK_SHIFT) - self.vcpu.vm.voffset.value & M64
         return real(self, register)
 
@@ -232,7 +233,7 @@ def _(p: Patch) -> None:
     real = TimerContext.write
 
     def write(self: TimerContext, register: int, value: int) -> None:
-        if register == arch_timer.TIMER_REG_TVAL:
+        if register == arch_timer_context.TIMER_REG_TVAL:
             self.cval = self.counter() + value & M64
         else:
             real(self, register, value)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from armkvm.check.execution.patching import Patch
 from armkvm.check.mutants.table import mutant
 from armkvm.host.pcpu import PerCpuIrq
-from armkvm.kvm.arch_timer import ArchTimer, TimerContext
+from armkvm.kvm.arch_timer import ArchTimer
+from armkvm.kvm.arch_timer_context import TimerContext
 
 
 @mutant("levels-never-written", "d9e139778376", "I2", "no return writes the bits", "timer-past")

@@ -12,7 +12,8 @@ from armkvm.check.execution.patching import Patch
 from armkvm.check.mutants.table import mutant
 from armkvm.host.pcpu import PerCpuIrq, PhysicalCpu
 from armkvm.kvm import block, reset, run, sys_regs
-from armkvm.kvm.arch_timer import ArchTimer, TimerContext
+from armkvm.kvm.arch_timer import ArchTimer
+from armkvm.kvm.arch_timer_context import TimerContext
 from armkvm.kvm.pmu import emul as pmu_emul
 from armkvm.kvm.pmu.emul import Pmu
 from armkvm.kvm.vcpu import Vcpu
