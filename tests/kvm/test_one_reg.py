@@ -144,30 +144,6 @@ def test_timer_registers_are_swapped_as_ever(vcpu: Vcpu) -> None:
     assert vcpu.get_one_reg(r.KVM_REG_ARM_TIMER_CNT) == 0x6000
 
 
-def test_nothing_without_init() -> None:
-    with System() as system, system.create_vm() as vm, vm.create_vcpu(0) as vcpu:
-        fails(errno.ENOEXEC, lambda: vcpu.get_one_reg(r.CORE_PC))
-        fails(errno.ENOEXEC, lambda: vcpu.set_one_reg(r.CORE_PC, 0))
-        fails(errno.ENOEXEC, vcpu.get_reg_list)
-        fails(errno.ENOEXEC, lambda: vcpu.arm_vcpu_finalize(4))
-
-
-def test_features() -> None:
-    with System() as system, system.create_vm() as vm:
-        first, second = vm.create_vcpu(0), vm.create_vcpu(1)
-        fails(errno.EINVAL, lambda: first.arm_vcpu_init(0, PSCI))
-        fails(errno.ENOENT, lambda: first.arm_vcpu_init(5, 1 << 8))
-        fails(errno.EINVAL, lambda: first.arm_vcpu_init(5, 1 << k.KVM_ARM_VCPU_SVE))
-        first.arm_vcpu_init(features=PSCI)
-        fails(errno.EINVAL, lambda: second.arm_vcpu_init(features=0))  # all the same
-        second.arm_vcpu_init(features=PSCI | 1)
-        assert second.get_mp_state() == k.KVM_MP_STATE_STOPPED
-        second.arm_vcpu_init(features=PSCI)  # powered off is not a feature that stays
-        assert second.get_mp_state() == k.KVM_MP_STATE_RUNNABLE
-        first.close()
-        second.close()
-
-
 @pytest.mark.parametrize(
     ("host", "midr"),
     [("nvhe-gicv2", 0x411F_D070), ("vhe-gicv3", 0x414F_D0B1), ("nvhe-nogic", 0x410F_D034)],

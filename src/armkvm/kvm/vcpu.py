@@ -1,21 +1,19 @@
-"""A virtual CPU: its state, life cycle and ioctls, after kvm_main.c and arch/arm64/kvm/arm.c.
+"""A virtual CPU: its state, how it is run and its life, after virt/kvm/kvm_main.c.
 
-The run loop is in run.py, registers in one_reg.py, timers in arch_timer.py. The registers
-themselves live in the engine's state, where the guest uses them; what other threads set, HCR_EL2's
-line bits among it, is in requests.py and goes to the engine at each entry.
+What user space sets and reads of it is in vcpu_ioctl.py, the run loop in run.py. The
+registers themselves live in the engine's state, where the guest uses them; what other threads set,
+HCR_EL2's line bits among it, is in requests.py and goes to the engine at each entry.
 
 `kick` stands for a signal sent to the thread that is in KVM_RUN: it ends KVM_RUN with EINTR, and
 one that comes too early ends the next KVM_RUN (a signal blocked outside KVM_RUN does the same).
-Left out: SVE, pointer authentication.
 """
 
 from __future__ import annotations
 
 import errno
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from ctypes import c_int
 from typing import TYPE_CHECKING
 
 from armkvm.abi import ioctl as nr
@@ -24,16 +22,17 @@ from armkvm.abi import structs as st
 from armkvm.arch.sysreg import Encoding
 from armkvm.host.cpu import GuestState
 from armkvm.host.pcpu import PhysicalCpu
-from armkvm.kvm import debug, inject_fault, one_reg, reset, vcpu_attr
+from armkvm.kvm import debug
 from armkvm.kvm import kvm_host as h
 from armkvm.kvm.arch_timer import ArchTimer
-from armkvm.kvm.file import Call, File, Value, Writable, fail, load, load_int
-from armkvm.kvm.ioctl import ioctl, pointer, to_pointer, whole
+from armkvm.kvm.file import Call, Writable, fail
+from armkvm.kvm.ioctl import ioctl, whole
 from armkvm.kvm.pvtime import StealTime
 from armkvm.kvm.requests import Requests
 from armkvm.kvm.run import kvm_vcpu_ioctl_run
 from armkvm.kvm.run_page import RunPage
 from armkvm.kvm.stats import VcpuStat
+from armkvm.kvm.vcpu_ioctl import VcpuIoctls
 from armkvm.kvm.vcpu_mutex import VcpuMutex
 
 if TYPE_CHECKING:
@@ -42,21 +41,13 @@ if TYPE_CHECKING:
     from armkvm.kvm.vm import Vm
 
 
-def _put_reg_list(call: Call, head: st.KvmRegList, ids: list[int]) -> None:
-    """E2BIG, with the number in `n` all the same: how a client finds out how many there are."""
-    room, head.n = head.n, len(ids)
-    if room < len(ids):
-        fail(errno.E2BIG)
-    call.put_tail(8, b"".join(i.to_bytes(8, "little") for i in ids))
-
-
 def _signal_mask(call: Call, head: st.KvmSignalMask) -> bytes:
     if head.len != 8:
         fail(errno.EINVAL)
     return call.tail(4, head.len)
 
 
-class Vcpu(Requests, File):
+class Vcpu(Requests, VcpuIoctls):
     """One virtual CPU.
 
         import mmap
@@ -83,7 +74,7 @@ class Vcpu(Requests, File):
 
     def __init__(self, vm: Vm, vcpu_id: int, run_pages: Writable | None = None) -> None:
         Requests.__init__(self)
-        File.__init__(self)
+        VcpuIoctls.__init__(self)
         self.vm = vm
         self.vcpu_id = vcpu_id
         self.memslots = vm.memslots
@@ -208,74 +199,16 @@ class Vcpu(Requests, File):
 
     # ioctls
 
-    @ioctl(nr.KVM_ARM_VCPU_INIT, st.KvmVcpuInit)
-    def arm_vcpu_init(
-        self, target: int = k.KVM_ARM_TARGET_GENERIC_V8, features: int | Sequence[int] = 0
-    ) -> None:
-        """KVM_ARM_VCPU_INIT; `features` is the first word (1 << KVM_ARM_VCPU_PSCI_0_2 ...), or all.
-
-        EINVAL: target, unsupported or changed features. ENOENT: unknown features.
-        """
-        words = (features,) if isinstance(features, int) else features
-        with self.mutex:
-            self._alive()
-            reset.vcpu_init(self, target, sum(word << 32 * n for n, word in enumerate(words)))
-
-    @ioctl(nr.KVM_ARM_VCPU_FINALIZE, c_int, what="value")
-    def arm_vcpu_finalize(self, what: int) -> None:
-        """KVM_ARM_VCPU_FINALIZE: only SVE could be finalised. ENOEXEC, EINVAL."""
-        with self.mutex:
-            self._alive(initialized=True)
-            del what
-            fail(errno.EINVAL)
-
-    @ioctl(
-        nr.KVM_GET_ONE_REG, st.KvmOneReg, reg_id="id",
-        ret=to_pointer("addr", lambda reg: one_reg.size_of(reg.id)),
-    )  # fmt: skip
-    def get_one_reg(self, reg_id: int) -> int:
-        """KVM_GET_ONE_REG. ENOEXEC (not initialised), ENOENT (no such register), EINVAL (size)."""
-        with self.mutex:
-            self._alive(initialized=True)
-            self._pending_reset()
-            return one_reg.get_reg(self, reg_id)
-
-    @ioctl(nr.KVM_SET_ONE_REG, st.KvmOneReg, reg_id="id", value=pointer("addr"))
-    def set_one_reg(self, reg_id: int, value: Value) -> None:
-        """KVM_SET_ONE_REG; the same errors, and EINVAL or EBUSY for a value that cannot be."""
-        with self.mutex:
-            self._alive(initialized=True)
-            number = load_int(value, one_reg.size_of(reg_id))
-            self._pending_reset()
-            one_reg.set_reg(self, reg_id, number)
-
-    def _pending_reset(self) -> None:
-        """A PSCI CPU_ON that the vCPU has not acted on yet comes before any register access.
-
-        Otherwise what user space reads is too old, and what it writes is lost.
-        """
-        if self.check_request(h.REQ_VCPU_RESET):
-            reset.kvm_reset_vcpu(self)
-
-    @ioctl(nr.KVM_GET_REG_LIST, st.KvmRegList, ret=_put_reg_list)
-    def get_reg_list(self) -> list[int]:
-        """KVM_GET_REG_LIST: the ids of all registers. ENOEXEC."""
-        with self.mutex:
-            self._alive(initialized=True)
-            return one_reg.reg_list(self)
-
     @ioctl(nr.KVM_GET_MP_STATE, st.KvmMpState, ret="mp_state")
     def get_mp_state(self) -> int:
         """KVM_GET_MP_STATE."""
-        with self.mutex:
-            self._alive()
+        with self._entered():
             return self.mp_state
 
     @ioctl(nr.KVM_SET_MP_STATE, st.KvmMpState)
     def set_mp_state(self, mp_state: int) -> None:
         """KVM_SET_MP_STATE: RUNNABLE, STOPPED or SUSPENDED. EINVAL."""
-        with self.mutex:
-            self._alive()
+        with self._entered():
             match mp_state:
                 case k.KVM_MP_STATE_RUNNABLE:
                     self.mp_state = mp_state
@@ -294,73 +227,36 @@ class Vcpu(Requests, File):
         self.make_request(h.REQ_SLEEP)
         self.vcpu_kick()
 
-    @ioctl(nr.KVM_GET_VCPU_EVENTS, st.KvmVcpuEvents)
-    def get_vcpu_events(self) -> st.KvmVcpuEvents:
-        """KVM_GET_VCPU_EVENTS."""
-        with self.mutex:
-            self._alive()
-            events = st.KvmVcpuEvents()
-            inject_fault.get_events(self, events)
-            return events
-
-    @ioctl(nr.KVM_SET_VCPU_EVENTS, st.KvmVcpuEvents, events=whole(st.KvmVcpuEvents))
-    def set_vcpu_events(self, events: st.KvmVcpuEvents) -> None:
-        """KVM_SET_VCPU_EVENTS. EINVAL: reserved fields, or a syndrome without RAS."""
-        with self.mutex:
-            self._alive()
-            inject_fault.set_events(self, events)
-
     @ioctl(nr.KVM_SET_SIGNAL_MASK, st.KvmSignalMask, mask=_signal_mask)
     def set_signal_mask(self, mask: bytes | None) -> None:
         """KVM_SET_SIGNAL_MASK. Accepted; our only signal is `kick`, which is let through."""
-        self._alive()
-        if mask is not None and not isinstance(mask, bytes):
-            fail(errno.EFAULT)
-        if mask is not None and len(mask) != 8:
-            fail(errno.EINVAL)
-
-    @ioctl(nr.KVM_HAS_DEVICE_ATTR, st.KvmDeviceAttr)
-    def has_device_attr(self, group: int, attr: int) -> None:
-        """KVM_HAS_DEVICE_ATTR on the vCPU. ENXIO: no such attribute."""
-        self._alive()
-        vcpu_attr.has_attr(self, group, attr)
-
-    @ioctl(
-        nr.KVM_GET_DEVICE_ATTR, st.KvmDeviceAttr,
-        ret=to_pointer("addr", lambda args: vcpu_attr.SIZE[args.group]),
-    )  # fmt: skip
-    def get_device_attr(self, group: int, attr: int) -> int:
-        """KVM_GET_DEVICE_ATTR: the interrupt of a timer or of the PMU, ... ENXIO."""
-        with self.mutex:
-            self._alive()
-            return vcpu_attr.get_attr(self, group, attr)
-
-    @ioctl(nr.KVM_SET_DEVICE_ATTR, st.KvmDeviceAttr, value=pointer("addr"))
-    def set_device_attr(self, group: int, attr: int, value: Value = 0) -> None:
-        """KVM_SET_DEVICE_ATTR: devices/vcpu.rst. `value` is a number, or a structure's bytes.
-
-        EINVAL, EBUSY, EEXIST, ENODEV as the attribute has it; ENXIO: no such attribute.
-        """
-        with self.mutex:
-            self._alive()
-            vcpu_attr.set_attr(self, group, attr, lambda size: load(value, size))
+        with self._entered():
+            if mask is not None and not isinstance(mask, bytes):
+                fail(errno.EFAULT)
+            if mask is not None and len(mask) != 8:
+                fail(errno.EINVAL)
 
     @ioctl(nr.KVM_SET_GUEST_DEBUG, st.KvmGuestDebug, args=whole(st.KvmGuestDebug))
     def set_guest_debug(self, args: st.KvmGuestDebug) -> None:
         """KVM_SET_GUEST_DEBUG (api.rst 4.87). EINVAL: unknown bits in `control`."""
-        with self.mutex:
-            self._alive()
+        with self._entered():
             debug.set_guest_debug(self, args)
 
     # life
 
-    def _alive(self, *, initialized: bool = False) -> None:
+    @contextmanager
+    def _entered(self, *, initialized: bool = False) -> Iterator[Vcpu]:
+        with self.mutex:
+            self._alive()
+            if initialized and not self.initialized:
+                fail(errno.ENOEXEC)
+            yield self
+
+    def _alive(self) -> None:
         if self.closed:
             fail(errno.EBADF)
         if self.vm.vm_dead:
             fail(errno.EIO)
-        if initialized and not self.initialized:
-            fail(errno.ENOEXEC)
 
     def release(self) -> None:
         """The file is closed. A KVM_RUN under way ends with EIO; the last ioctl frees the CPU."""

@@ -11,7 +11,7 @@ from armkvm.check.execution.patching import Patch
 from armkvm.check.mutants.table import mutant
 from armkvm.host import sched
 from armkvm.host.hrtimer import Hrtimer
-from armkvm.kvm import block, irq_line, one_reg, psci, reset, run
+from armkvm.kvm import block, irq_line, one_reg, psci, reset, run, vcpu_ioctl
 from armkvm.kvm.arch_timer import ArchTimer
 from armkvm.kvm.kvm_host import kvm_get_running_vcpu
 from armkvm.kvm.vcpu import Vcpu
@@ -85,7 +85,7 @@ def _(p: Patch) -> None:
 @mutant("cpu-on-not-saved", "6826c6849b46", "I13", "user space reads the registers of a vCPU "
         "before the CPU_ON that is pending for it", "psci-saved")  # fmt: skip
 def _(p: Patch) -> None:
-    p.set(Vcpu, "_pending_reset", lambda self: None)
+    p.set(vcpu_ioctl, "pending_reset", lambda vcpu: None)
 
 
 @mutant("saved-id-refused", 'not known ("Make all 32bit ID registers fully writable", 6.18)', "I13",
