@@ -77,6 +77,19 @@ def disconnected(_level: bool) -> None:
     """An interrupt line that leads nowhere."""
 
 
+def on_change(line: Line) -> Line:
+    """For a device that tells its line's level after every step: changes alone go on, from low."""
+    before = False
+
+    def tell(level: bool) -> None:
+        nonlocal before
+        if level != before:
+            before = level
+            line(level)
+
+    return tell
+
+
 def unarmed(_when: int | None) -> None:
     """The timer of a device whose user calls `tick` by itself."""
 

@@ -21,6 +21,7 @@ from armkvm.vmm.devices.device import (
     RegisterBlock,
     Report,
     disconnected,
+    on_change,
     primecell_ids,
     unreported,
 )
@@ -142,10 +143,9 @@ class Pl011(RegisterBlock):
     ) -> None:
         super().__init__(report)
         self._output = output
-        self._irq = irq
+        self._irq = on_change(irq)
         self._on_room = on_room
         self._refused = False
-        self._level = False
         self._state = Pl011State()
         if handover:
             self._state.cr |= CR_UARTEN
@@ -266,10 +266,7 @@ class Pl011(RegisterBlock):
         return sum(flag for flag, _interrupt, output in MODEM if cr & output)
 
     def _update(self) -> None:
-        level = bool(self._state.ris & self._state.imsc)
-        if level != self._level:
-            self._level = level
-            self._irq(level)
+        self._irq(bool(self._state.ris & self._state.imsc))
 
     def _made_room(self) -> None:
         # Last in every access: the callable may feed the next bytes in at once.

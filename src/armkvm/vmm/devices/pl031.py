@@ -23,6 +23,7 @@ from armkvm.vmm.devices.device import (
     RegisterBlock,
     Report,
     disconnected,
+    on_change,
     primecell_ids,
     unarmed,
     unreported,
@@ -98,10 +99,9 @@ class Pl031(RegisterBlock):
     ) -> None:
         super().__init__(report)
         self._now = now
-        self._irq = irq
+        self._irq = on_change(irq)
         self._alarm = alarm
         self._told: int | None = None  # the deadline
-        self._level = False
         self._state = Pl031State()
         if handover:
             # RTCMR is still 0 and the counter passed it long ago.
@@ -153,10 +153,7 @@ class Pl031(RegisterBlock):
         self.tick()
 
     def _update(self) -> None:
-        level = bool(self._state.ris & self._state.imsc)
-        if level != self._level:
-            self._level = level
-            self._irq(level)
+        self._irq(bool(self._state.ris & self._state.imsc))
         if self.deadline != self._told:
             self._told = self.deadline
             self._alarm(self._told)
