@@ -9,6 +9,7 @@ import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.kvm.client import result
+from tests.kvm.process import BASE, ProcessMemory
 from tests.kvm.rig import IO, Ops, fails
 
 from armkvm.abi import ioctl as nr
@@ -18,32 +19,17 @@ from armkvm.host.scripted import ScriptedBackend, ScriptedCpu, Store
 from armkvm.kvm import System, Vcpu, Vm
 from armkvm.kvm.file import File, fail
 
-BASE = 0x7F00_0000_0000
 
-
-class Process:
+class Process(ProcessMemory):
     """A client: one mapping at BASE, and file descriptors."""
 
     def __init__(self) -> None:
-        self.memory = mmap.mmap(-1, 0x8000)
+        super().__init__(0x8000)
         self.files: dict[int, object] = {}
         self.pages = mmap.mmap(-1, 8192)
 
-    def _offset(self, address: int, size: int) -> int:
-        if not BASE <= address <= BASE + len(self.memory) - size:
-            fail(errno.EFAULT)
-        return address - BASE
-
-    def read(self, address: int, size: int) -> bytes:
-        at = self._offset(address, size)
-        return self.memory[at : at + size]
-
-    def write(self, address: int, data: bytes) -> None:
-        at = self._offset(address, len(data))
-        self.memory[at : at + len(data)] = data
-
     def share(self, address: int, size: int) -> list[tuple[int, memoryview]]:
-        at = self._offset(address, size)
+        at = self.offset(address, size)
         return [(0, memoryview(self.memory)[at : at + size])]
 
     def vcpu_pages(self, size: int) -> mmap.mmap:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.engine import a64
 from tests.kvm.native import RAM as WITNESS_RAM
+from tests.kvm.process import BASE, ProcessMemory
 
 from armkvm.abi import ioctl as nr
 from armkvm.abi import kvm as k
@@ -29,7 +30,6 @@ from armkvm.abi import regs
 from armkvm.kvm import System, Vcpu, Vm
 from armkvm.kvm.file import File, fail
 
-BASE = 0x7F00_0000_0000
 SIZE = 0x4_0000
 LIMIT = 3000  # instructions of a guest in one KVM_RUN
 HANG_S = 60
@@ -52,29 +52,16 @@ LONGS = (
 )  # fmt: skip
 
 
-class Process:
+class Process(ProcessMemory):
     """The client: 256 KiB of memory at BASE, file descriptors, and a few eventfds."""
 
     def __init__(self) -> None:
-        self.memory = mmap.mmap(-1, SIZE)
+        super().__init__(SIZE)
         self.files: dict[int, object] = {}
         self.lock = threading.Lock()
         self.next = 3
         self.events = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2)]
         self.files |= {100 + n: fd for n, fd in enumerate(self.events)}
-
-    def _offset(self, address: int, size: int) -> int:
-        if size < 0 or not BASE <= address <= BASE + SIZE - size:
-            fail(errno.EFAULT)
-        return address - BASE
-
-    def read(self, address: int, size: int) -> bytes:
-        at = self._offset(address, size)
-        return self.memory[at : at + size]
-
-    def write(self, address: int, data: bytes) -> None:
-        at = self._offset(address, len(data))
-        self.memory[at : at + len(data)] = data
 
     def share(self, address: int, size: int) -> list[tuple[int, memoryview]]:
         if address < BASE or address >= BASE + SIZE:
