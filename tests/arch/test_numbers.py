@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import armkvm
-from armkvm.arch import esr, gic, hcr, timer
+from armkvm.arch import esr, gic, hcr, timer, word
 
 SRC = Path(armkvm.__file__).parent
 NUMBERS = {
     name: value
-    for module in (esr, gic, hcr, timer)
+    for module in (esr, gic, hcr, timer, word)
     for name, value in vars(module).items()
     if name.isupper() and isinstance(value, int)
 }
@@ -46,7 +46,7 @@ def same(name: str, value: int, known: str) -> bool:
         return True
     long = len(name) > 4  # not EN, CTLR: many registers have these
     head = "_" in name and known.startswith(f"{name}_")
-    return value == NUMBERS[known] and ((long and tail) or head)
+    return value == NUMBERS[known] and (name == known or (long and tail) or head)
 
 
 def test_each_number_has_one_name() -> None:

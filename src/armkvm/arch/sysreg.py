@@ -21,6 +21,7 @@ from armkvm.arch.timer import (
     CNTKCTL_EL0VCTEN,
     CNTKCTL_EL0VTEN,
 )
+from armkvm.arch.word import M64
 
 # Bits of SCTLR_EL1 that open something to EL0 (D17.2.118).
 SCTLR_UMA: Final = 1 << 9
@@ -39,7 +40,7 @@ TLBI_VA: Final = 1
 TLBI_ASID: Final = 2
 
 Encoding = tuple[int, int, int, int, int]
-ALL = (1 << 64) - 1
+ALL = M64  # a mask that keeps every bit
 
 
 @dataclass(frozen=True, slots=True)

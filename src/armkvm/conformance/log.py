@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from armkvm.abi import kvm as k
 from armkvm.abi.structs import KvmRun
+from armkvm.arch.word import M64
 from armkvm.client.protocol import Bell
 
 IO = 0x1000_0000  # the guests' MMIO; addresses are printed relative to it
 RAM = 0x4000_0000  # the guests' memory, likewise
-M64 = (1 << 64) - 1
 
 # What a step writes into exit_reason to see whether KVM touched it.
 UNTOUCHED = 0xDEAD

@@ -14,9 +14,10 @@ from armkvm.abi import ioctl as nr
 from armkvm.abi import kvm as k
 from armkvm.abi import regs
 from armkvm.abi import structs as st
+from armkvm.arch.word import M64
 from armkvm.client.protocol import Argument, address
 from armkvm.conformance.guests import programs
-from armkvm.conformance.log import IO, M64, RAM, UNTOUCHED, Answer, run_line
+from armkvm.conformance.log import IO, RAM, UNTOUCHED, Answer, run_line
 from armkvm.conformance.session import Session
 
 RAM_SIZE = 0x1_0000

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from armkvm.arch.gic import PPI_PHYSICAL_TIMER, PPI_VIRTUAL_TIMER
 from armkvm.arch.timer import NEVER, NS_PER_TICK_SHIFT, armed
+from armkvm.arch.word import M64
 from armkvm.host.cpu import GuestCpu, GuestState
 from armkvm.host.hrtimer import HrtimerBase
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 TICK_PERIOD_NS = 4_000_000  # a host of 250 Hz
 RESCHED_TICKS = 10  # a vCPU that runs all the time is scheduled out as often as that
 LEAST_SLICE_NS = 20_000  # of a vCPU that has been given a slice
-
-M64 = (1 << 64) - 1
 
 
 class HostPmu(Protocol):

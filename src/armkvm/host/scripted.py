@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from armkvm.arch.esr import EC_SERROR, EC_SHIFT, IL
 from armkvm.arch.timer import NEVER, NS_PER_TICK_SHIFT, armed
+from armkvm.arch.word import M64
 from armkvm.engine.stage2 import Backing
 from armkvm.host.cpu import (
     EXIT_IRQ,
@@ -34,7 +35,6 @@ from armkvm.host.cpu import (
     GuestState,
 )
 
-M64 = (1 << 64) - 1
 PSTATE_I, PSTATE_A = 1 << 7, 1 << 8
 RESET_PSTATE = 0x3C5
 

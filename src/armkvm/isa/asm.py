@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from armkvm.isa.field import signed
+from armkvm.isa.field import MASK64, signed
 
 CONDITIONS = ("eq", "ne", "cs", "cc", "mi", "pl", "vs", "vc",
               "hi", "ls", "ge", "lt", "gt", "le", "al", "nv")  # fmt: skip
@@ -80,7 +80,7 @@ class Operand:
         if spec == "hex":
             return f"{n:#x}"
         if spec == "label":
-            return f"{(self.pc + 4 * signed(n, self.width)) & (1 << 64) - 1:#x}"
+            return f"{(self.pc + 4 * signed(n, self.width)) & MASK64:#x}"
         if spec[0] == "v" and spec[1:].isalnum():
             return f"v{n}.{spec[1:]}"
         sign, star, scale = spec.partition("*")

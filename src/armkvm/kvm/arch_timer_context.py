@@ -22,9 +22,9 @@ from armkvm.arch.timer import (
     NS_PER_TICK_SHIFT,
     armed,
 )
+from armkvm.arch.word import M64
 from armkvm.host.cpu import word
 from armkvm.host.hrtimer import Hrtimer
-from armkvm.kvm.kvm_host import M64
 from armkvm.kvm.vgic.dist import inject_irq
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, NoReturn, Protocol, Self, TypeVar
 
 from armkvm.abi.ioctl import IOC_READ, ioc_dir, ioc_size
-from armkvm.kvm.kvm_host import M64
+from armkvm.arch.word import M64
 
 Writable = bytearray | memoryview | ctypes.Array[Any] | Any
 

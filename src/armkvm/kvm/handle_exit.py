@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from armkvm.abi.kvm import KVM_EXIT_INTR
 from armkvm.arch import esr as e
+from armkvm.arch.word import M64
 from armkvm.host.cpu import EXIT_IRQ, EXIT_TRAP
 from armkvm.kvm.block import kvm_vcpu_halt, kvm_vcpu_on_spin
 from armkvm.kvm.debug import kvm_handle_guest_debug
 from armkvm.kvm.hypercalls import kvm_smccc_call_handler
 from armkvm.kvm.inject_fault import kvm_inject_undefined
 from armkvm.kvm.kvm_emulate import kvm_incr_pc
-from armkvm.kvm.kvm_host import M64
 from armkvm.kvm.mmio import kvm_handle_guest_abort
 from armkvm.kvm.sys_regs import kvm_handle_sys_reg
 

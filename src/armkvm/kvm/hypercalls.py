@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from armkvm.abi import psci as p
 from armkvm.abi import regs as r
 from armkvm.arch.timer import NS_PER_TICK_SHIFT
+from armkvm.arch.word import M64
 from armkvm.kvm import pvtime
-from armkvm.kvm.kvm_host import M64
 from armkvm.kvm.psci import kvm_psci_call
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from armkvm.arch.sysreg import Encoding
+from armkvm.arch.word import M64
 from armkvm.kvm.file import fail
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def _fields(*shifts: int) -> int:
 
 
 def _but(*shifts: int) -> int:
-    return ~_fields(*shifts) & (1 << 64) - 1
+    return ~_fields(*shifts) & M64
 
 
 PFR0, PFR1, DFR0 = _id(4, 0), _id(4, 1), _id(5, 0)

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from armkvm.host.pcpu import PhysicalCpu
     from armkvm.kvm.vcpu import Vcpu
 
-M64: Final = (1 << 64) - 1
-
 # vcpu->hcr: virtual IRQ, FIQ and SError are pending
 LINES: Final = HCR_VF | HCR_VI | HCR_VSE
 

@@ -25,11 +25,10 @@ from armkvm.abi.kvm import (
     PAGE_SHIFT,
     PAGE_SIZE,
 )
+from armkvm.arch.word import M64
 from armkvm.engine.stage2 import Backing
 from armkvm.host.cpu import GuestMemory
 from armkvm.kvm.file import Writable, fail
-
-M64 = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)

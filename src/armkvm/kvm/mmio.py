@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from armkvm.abi.kvm import KVM_EXIT_ARM_NISV, KVM_EXIT_MMIO
 from armkvm.arch import esr as e
+from armkvm.arch.word import M64
 from armkvm.kvm.inject_fault import kvm_inject_dabt, kvm_inject_pabt, kvm_inject_size_fault
 from armkvm.kvm.kvm_emulate import kvm_incr_pc
-from armkvm.kvm.kvm_host import M64
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu

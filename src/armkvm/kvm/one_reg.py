@@ -15,11 +15,11 @@ from armkvm.abi.psci import KVM_ARM_PSCI_0_1, KVM_ARM_PSCI_0_2, KVM_ARM_PSCI_1_0
 from armkvm.abi.structs import KvmRegs, UserFpsimdState, UserPtRegs
 from armkvm.arch.sysreg import BY_ENCODING, STORED
 from armkvm.arch.timer import NS_PER_TICK_SHIFT
+from armkvm.arch.word import M64
 from armkvm.kvm import arch_timer_context as at
 from armkvm.kvm.file import fail
 from armkvm.kvm.hypercalls import STD_HYP_PV_TIME, VENDOR_HYP_FUNC_FEAT, VENDOR_HYP_PTP
 from armkvm.kvm.id_regs import set_id_reg
-from armkvm.kvm.kvm_host import M64
 from armkvm.kvm.pmu.regs import USER as PMU_REGS
 from armkvm.kvm.pmu.regs import get_user, set_user
 from armkvm.kvm.sys_regs import Encoding, sys_reg_descs

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from armkvm.abi import kvm as k
 from armkvm.abi import psci as p
+from armkvm.arch.word import M64
 from armkvm.kvm import kvm_host as h
 from armkvm.kvm.block import kvm_arch_vcpu_runnable, kvm_vcpu_halt
-from armkvm.kvm.kvm_host import M64
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu

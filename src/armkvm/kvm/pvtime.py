@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from armkvm.abi.kvm import KVM_ARM_VCPU_PVTIME_IPA
+from armkvm.arch.word import M64
 from armkvm.kvm.file import fail
-from armkvm.kvm.kvm_host import M64
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu

@@ -30,6 +30,7 @@ from armkvm.abi import kvm as k
 from armkvm.abi import regs as r
 from armkvm.abi import structs as st
 from armkvm.arch.timer import CTL_ENABLE, CTL_IMASK, CTL_ISTATUS
+from armkvm.arch.word import M64
 from armkvm.vmm.errors import GuestError
 from armkvm.vmm.irqchip import kernel_gic_state
 from armkvm.vmm.irqchip.kernel_gic import KernelGic
@@ -183,7 +184,7 @@ def restore_registers(vcpu: Vcpu, state: VcpuState) -> None:
     registers = state.registers
     for reg in CLEARING:
         if reg in registers:
-            vcpu.set_one_reg(reg, (1 << 64) - 1)
+            vcpu.set_one_reg(reg, M64)
     for reg, value in registers.items():
         if reg not in CLEARING and reg not in COUNTERS and reg not in TIMERS:
             vcpu.set_one_reg(reg, value)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from armkvm.arch.timer import CTL_IMASK, NEVER, NS_PER_TICK_SHIFT
+from armkvm.arch.word import M64
 from armkvm.check.execution.patching import Patch
 from armkvm.check.mutants.table import mutant
 from armkvm.host.pcpu import PhysicalCpu
 from armkvm.kvm import arch_timer_context, block
 from armkvm.kvm.arch_timer import ArchTimer
 from armkvm.kvm.arch_timer_context import TimerContext
-from armkvm.kvm.kvm_host import M64
 from armkvm.kvm.vcpu import Vcpu
 from armkvm.kvm.vgic.cpu import VgicCpu
 from armkvm.kvm.vgic.dist import queue_irq

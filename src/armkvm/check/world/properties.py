@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from armkvm.abi import kvm as k
 from armkvm.arch.hcr import HCR_VF, HCR_VI
 from armkvm.arch.timer import CTL_ENABLE, NEVER, NS_PER_TICK_SHIFT, armed
+from armkvm.arch.word import M64
 from armkvm.check.execution.actors import Violation
 from armkvm.check.world.guest import guest_cpu
 from armkvm.host.scripted import PSTATE_I, Mrs, Msr, Op, Wfi
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from armkvm.host.pcpu import PhysicalCpu
     from armkvm.kvm import Vcpu
 
-M64 = (1 << 64) - 1
 BITS = (k.KVM_ARM_DEV_EL1_VTIMER, k.KVM_ARM_DEV_EL1_PTIMER)
 TIMERS = k.KVM_ARM_DEV_EL1_VTIMER | k.KVM_ARM_DEV_EL1_PTIMER
 OURS = k.KVM_ARM_DEV_EL1_VTIMER | k.KVM_ARM_DEV_EL1_PTIMER | k.KVM_ARM_DEV_PMU

@@ -7,7 +7,7 @@ binutils spell it.
 from __future__ import annotations
 
 from armkvm.isa.asm import XSP, R
-from armkvm.isa.field import signed
+from armkvm.isa.field import MASK64, signed
 
 __all__ = [
     "XSP", "R", "extended", "fpr", "label", "mnemonic", "offset", "post_index", "pre_index",
@@ -46,7 +46,7 @@ def extended(n: int, m: int, option: int, s: int, amount: int) -> str:
 
 def label(pc: int, imm19: int) -> str:
     """The address of a literal."""
-    return f"{(pc + 4 * signed(imm19, 19)) & (1 << 64) - 1:#x}"
+    return f"{(pc + 4 * signed(imm19, 19)) & MASK64:#x}"
 
 
 def mnemonic(stem: str, size: int, opc: int) -> str:

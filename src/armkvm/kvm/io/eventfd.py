@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from armkvm.abi import kvm as k
+from armkvm.arch.word import M64
 from armkvm.kvm.file import Context, fail
-from armkvm.kvm.kvm_host import M64
 
 if TYPE_CHECKING:
     from armkvm.abi.structs import KvmIoeventfd

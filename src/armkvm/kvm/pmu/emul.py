@@ -21,9 +21,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from armkvm.abi.kvm import KVM_ARM_DEV_PMU
+from armkvm.arch.word import M64
 from armkvm.host.clock import ONE
 from armkvm.host.hrtimer import Hrtimer
-from armkvm.kvm.kvm_host import M64, REQ_IRQ_PENDING
+from armkvm.kvm.kvm_host import REQ_IRQ_PENDING
 from armkvm.kvm.vgic.dist import inject_irq
 
 if TYPE_CHECKING:

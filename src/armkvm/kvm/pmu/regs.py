@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from armkvm.kvm.kvm_host import M64
+from armkvm.arch.word import M64
 from armkvm.kvm.pmu import emul as p
 from armkvm.kvm.pmu.emul import CYCLE_IDX, MAX_COUNTERS, Pmu
 

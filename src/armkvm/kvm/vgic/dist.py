@@ -14,6 +14,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from armkvm.abi.kvm import KVM_DEV_TYPE_ARM_VGIC_V2
+from armkvm.arch.word import M64
 from armkvm.kvm.kvm_host import REQ_IRQ_PENDING
 from armkvm.kvm.vgic.irq import VGIC_NR_PRIVATE_IRQS, VGIC_NR_SGIS, VgicIrq
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from armkvm.kvm.vm import Vm
 
 VGIC_NR_IRQS_LEGACY: Final = 256
-VGIC_ADDR_UNDEF: Final = (1 << 64) - 1
+VGIC_ADDR_UNDEF: Final = M64
 KVM_VGIC_IMP_REV_LATEST: Final = 3
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from armkvm.arch.gic import PRI_BITS
+from armkvm.arch.word import M64
 from armkvm.kvm.vgic.dist import queue_irq
 from armkvm.kvm.vgic.irq import VGIC_NR_PRIVATE_IRQS, VGIC_NR_SGIS, VgicIrq
 
@@ -154,7 +155,7 @@ def read_raz(_vcpu: Vcpu, _addr: int, _length: int) -> int:
 
 def read_rao(_vcpu: Vcpu, _addr: int, _length: int) -> int:
     """Reads as ones."""
-    return (1 << 64) - 1
+    return M64
 
 
 def write_wi(_vcpu: Vcpu, _addr: int, _length: int, _val: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from armkvm.arch.word import M64
 from armkvm.kvm.vgic import mmio as mm
 from armkvm.kvm.vgic.dist import queue_irq
 from armkvm.kvm.vgic.mmio import ACCESS_8, ACCESS_32, ACCESS_64, Region, Write, per_irq
@@ -38,7 +39,7 @@ def _updated(reg: int, addr: int, length: int, val: int) -> int:
     """update_64bit_reg(): a half or the whole of a 64-bit register."""
     shift = (addr & 4) * 8
     mask = (1 << 8 * length) - 1
-    return (reg & ~(mask << shift) | (val & mask) << shift) & (1 << 64) - 1
+    return (reg & ~(mask << shift) | (val & mask) << shift) & M64
 
 
 def mpidr_aff(vcpu: Vcpu) -> int:

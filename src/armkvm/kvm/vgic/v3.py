@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from armkvm.abi.vgic import KVM_VGIC_V3_DIST_SIZE, KVM_VGIC_V3_REDIST_SIZE
 from armkvm.arch.gic import ICC_SRE_DFB, ICC_SRE_DIB, ICC_SRE_SRE
+from armkvm.arch.word import M64
 from armkvm.kvm.vgic import mmio_v3 as vgic_mmio_v3
 from armkvm.kvm.vgic.dist import VGIC_ADDR_UNDEF
 from armkvm.kvm.vgic.mmio import VgicIoDevice
@@ -46,7 +47,7 @@ def check_iorange(vm: Vm, present: int, addr: int, alignment: int, size: int) ->
     """vgic_check_iorange(). 0, -EEXIST (set already), -EINVAL (alignment), -E2BIG."""
     if present != VGIC_ADDR_UNDEF:
         return -errno.EEXIST
-    if addr % alignment or size % alignment or addr + size > (1 << 64) - 1:
+    if addr % alignment or size % alignment or addr + size > M64:
         return -errno.EINVAL
     return -errno.E2BIG if addr + size > vm.memslots.limit else 0
 

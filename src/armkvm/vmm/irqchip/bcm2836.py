@@ -19,6 +19,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 
+from armkvm.arch.word import M64
 from armkvm.vmm.devices.device import Arm, OddAccess, Report, unarmed, unreported
 
 CORES = 4
@@ -301,7 +302,7 @@ class Bcm2836:
         ticks = self._now() * CRYSTAL_HZ // 10**9 * s.prescaler >> 31
         if s.control & CONTROL_INCREMENT_2:
             ticks *= 2
-        return ticks + s.counter_offset & (1 << 64) - 1
+        return ticks + s.counter_offset & M64
 
     def _odd(self, offset: int, size: int, cpu: int, value: int | None, why: str) -> int:
         self._report(OddAccess(self.name, offset, size, cpu, value, why))
