@@ -1,6 +1,6 @@
 """Mutants: three of the notification protocol's that history does not have one by one.
 
-With those of user_irqchip.py they are the six of cli/spin/ut.pml, where each is a few lines of
+With those of user_irqchip.py they are the six of bench/spin/ut.pml, where each is a few lines of
 Promela: `armkvm bench check` looks for them on both sides.
 """
 

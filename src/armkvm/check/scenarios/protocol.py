@@ -5,7 +5,7 @@ stops the timer, masks interrupts, accesses a device, sleeps, or the host's tick
 Its handler reads IAR, then masks, stops or moves the timer, and writes EOI. Nothing is counted, so
 that what comes again is the same state and the exploration ends.
 
-That is also what cli/spin/ut.pml says in Promela. `shared` is what the two have in common, as a
+That is also what bench/spin/ut.pml says in Promela. `shared` is what the two have in common, as a
 number; `armkvm bench check` compares the sets of these numbers.
 """
 

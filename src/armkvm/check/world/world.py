@@ -123,7 +123,8 @@ class FreeTask(Task):
 class FreeTurn(Turn):
     """host/turn.py with nobody's turn: whoever has a CPU runs.
 
-    The turn that hands itself on is not explored: what it promises, a model does (docs/model.md).
+    The turn that hands itself on is not explored: tests/host/test_turn.py asks after each step
+    whether it is in one of its legal states.
     """
 
     def __init__(self, world: World, timers: HrtimerBase) -> None:

@@ -1,7 +1,7 @@
 """Loads and stores of one SIMD&FP register (C4.1: load/store register with V = 1).
 
-B, H, S, D and Q registers; a load clears the bits above. Literals and pairs are in ldst_literal and
-ldst_pair, structures in ldst_simd_struct.
+B, H, S, D and Q registers; a load clears the bits above. Literals and pairs are in literal.py and
+pair.py, structures in simd_struct.py.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def by_element(
 ) -> Entry:
     """Enter a lane operation with Vm.T[index] in every lane of its second operand.
 
-    A long one gets its operands extended, as in simd_three_diff.
+    A long one gets its operands extended, as in three_diff.py.
     """
 
     def enter(operation: LaneOp) -> LaneOp:

@@ -1,4 +1,4 @@
-"""Advanced SIMD floating point: the register shapes and drawings that the simd_fp_*.py files share.
+"""Advanced SIMD floating point: the register shapes and drawings that the fp_*.py files share.
 
 Vectors are always computed in 128 bits: a 2S operand is widened with lanes that raise nothing,
 because LLVM would widen it with unknown ones. size<0> (sz) says single or double, and 2D needs Q.

@@ -119,7 +119,7 @@ class IoEventFd:
 
 
 class IoEventFds:
-    """Those of one VM. The caller of `assign` and `deassign` holds its slots_lock."""
+    """Those of one VM. The caller of `ioctl` holds its slots_lock."""
 
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
