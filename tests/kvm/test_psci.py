@@ -40,6 +40,30 @@ def test_versions() -> None:
     assert call(p.PSCI_0_2_FN_MIGRATE_INFO_TYPE) == p.PSCI_0_2_TOS_MP
 
 
+def test_the_version_is_the_vms() -> None:
+    """kvm->arch.psci_version: chosen through one vCPU, the others' too, later ones included."""
+    version = regs.KVM_REG_ARM_PSCI_VERSION
+    seen: list[int] = []
+
+    def guest(_cpu: ScriptedCpu) -> Ops:
+        seen.append((yield Hvc((p.PSCI_0_2_FN_PSCI_VERSION,))))
+        yield Store(IO)
+
+    rig = Rig(guest)
+    second = rig.vm.create_vcpu(1)
+    second.arm_vcpu_init(features=PSCI)
+    assert second.get_one_reg(version) == p.KVM_ARM_PSCI_1_1
+    second.set_one_reg(version, p.KVM_ARM_PSCI_0_2)
+    assert rig.get(version) == p.KVM_ARM_PSCI_0_2
+    third = rig.vm.create_vcpu(2)
+    third.arm_vcpu_init(features=PSCI)
+    assert third.get_one_reg(version) == p.KVM_ARM_PSCI_0_2
+    rig.vcpu.arm_vcpu_init(features=PSCI)  # a vCPU that starts over changes nothing
+    assert rig.stored() == 0
+    assert seen == [p.KVM_ARM_PSCI_0_2]
+    assert Rig(guest).get(version) == p.KVM_ARM_PSCI_1_1  # another VM has its own
+
+
 @pytest.mark.parametrize(
     ("asked", "answer"),
     [

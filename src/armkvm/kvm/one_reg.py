@@ -22,6 +22,7 @@ from armkvm.kvm.hypercalls import STD_HYP_PV_TIME, VENDOR_HYP_FUNC_FEAT, VENDOR_
 from armkvm.kvm.id_regs import set_id_reg
 from armkvm.kvm.pmu.regs import USER as PMU_REGS
 from armkvm.kvm.pmu.regs import get_user, set_user
+from armkvm.kvm.psci import kvm_psci_version
 from armkvm.kvm.sys_regs import Encoding, sys_reg_descs
 
 if TYPE_CHECKING:
@@ -176,8 +177,8 @@ def _firmware(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
             )
             if value not in allowed:
                 fail(errno.EINVAL)
-            vcpu.psci_version = value
-        return vcpu.psci_version
+            vcpu.vm.psci_version = value
+        return kvm_psci_version(vcpu)
     if reg_id in _SERVICES:
         return _services(vcpu, reg_id, value)
     level = _WORKAROUNDS.get(reg_id)

@@ -30,10 +30,17 @@ SUSPEND_FNS = (p.PSCI_1_0_FN_SYSTEM_SUSPEND, p.PSCI_1_0_FN64_SYSTEM_SUSPEND)
 RESET2_FNS = (p.PSCI_1_1_FN_SYSTEM_RESET2, p.PSCI_1_1_FN64_SYSTEM_RESET2)
 
 
+def kvm_psci_version(vcpu: Vcpu) -> int:
+    """kvm_psci_version(): the latest, unless user space has chosen for the VM."""
+    if vcpu.features & 1 << k.KVM_ARM_VCPU_PSCI_0_2:
+        return vcpu.vm.psci_version or p.KVM_ARM_PSCI_LATEST
+    return p.KVM_ARM_PSCI_0_1
+
+
 def kvm_psci_call(vcpu: Vcpu) -> int:
-    """kvm_psci_call(): by the version that the vCPU offers."""
+    """kvm_psci_call(): by the version that the VM offers."""
     fn = vcpu.x[0] & 0xFFFF_FFFF
-    version = vcpu.psci_version
+    version = kvm_psci_version(vcpu)
     if version >= p.KVM_ARM_PSCI_1_0:
         value = _psci_1_x(vcpu, fn, version)
     elif version == p.KVM_ARM_PSCI_0_2:
@@ -130,7 +137,7 @@ def _vcpu_on(source: Vcpu, fn: int) -> int:
         return p.PSCI_RET_INVALID_PARAMS
     with vcpu.wait:
         if not vcpu.stopped:
-            if source.psci_version == p.KVM_ARM_PSCI_0_1:
+            if kvm_psci_version(source) == p.KVM_ARM_PSCI_0_1:
                 return p.PSCI_RET_INVALID_PARAMS
             return p.PSCI_RET_ALREADY_ON
         vcpu.reset_state = (_arg(source, 2, fn), _arg(source, 3, fn))

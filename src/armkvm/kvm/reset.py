@@ -6,7 +6,6 @@ import errno
 from typing import TYPE_CHECKING
 
 from armkvm.abi import kvm as k
-from armkvm.abi.psci import KVM_ARM_PSCI_0_1, KVM_ARM_PSCI_LATEST
 from armkvm.kvm import id_regs, sys_regs
 from armkvm.kvm.file import fail
 from armkvm.kvm.pmu.emul import PMUVER, Pmu
@@ -42,8 +41,6 @@ def vcpu_init(vcpu: Vcpu, target: int, features: int) -> None:
     if not vcpu.initialized:
         vcpu.features = features
         vcpu.initialized = True
-        psci = features & 1 << k.KVM_ARM_VCPU_PSCI_0_2
-        vcpu.psci_version = KVM_ARM_PSCI_LATEST if psci else KVM_ARM_PSCI_0_1
         sys_regs.set_identity(vcpu)
         sys_regs.set_gic_field(vcpu, vcpu.vm.host.kind.gic == "gicv3")
         if features & 1 << k.KVM_ARM_VCPU_PMU_V3:

@@ -114,7 +114,6 @@ class Vcpu(Requests, VcpuIoctls):
         self.mp_state = k.KVM_MP_STATE_RUNNABLE
         self.pause = False
         self.reset_state: tuple[int, int] | None = None  # pc, x0 of a PSCI CPU_ON
-        self.psci_version = 0
         self.id_limits: dict[Encoding, int] = {}  # what its ID registers say at most
         self.sys_regs: dict[str, int] = {}  # registers that KVM emulates
         self.core_spsr = [0] * 5  # SPSR of AArch32 modes; index 0 is SPSR_EL1, the engine's

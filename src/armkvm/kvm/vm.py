@@ -137,6 +137,7 @@ class Vm(VmMemory):
         self.manual_dirty_log_protect = 0
         self.pmcr_n = MAX_COUNTERS  # PMCR_EL0.N
         self.pmu_filter: bytearray | None = None  # one byte an event: it may be counted
+        self.psci_version = 0  # that user space has chosen
         self.smccc_services: dict[int, int] = {}  # bitmaps that user space has set, by one-reg
         self.id_regs: dict[Encoding, int] = {}  # ID registers that user space has changed
         self.coalesced_mmio = CoalescedMmio(self)

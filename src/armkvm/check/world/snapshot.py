@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 VCPU: Final = (
     "hcr", "requests", "signal_pending", "mode", "pid", "ran_once", "blocking", "lines_in_hw",
     "mmio_needed", "esr", "initialized", "features", "mp_state", "pause", "reset_state",
-    "psci_version", "closed", "twe", "_destroyed",
+    "closed", "twe", "_destroyed",
 )  # fmt: skip
 VM: Final = (
     "closed", "created_vcpus", "max_vcpus", "features", "irqchip_in_kernel", "vm_dead",
-    "counter_offset_set", "timer_ppis_immutable", "nisv_to_user", "system_suspend", "_references",
+    "counter_offset_set", "timer_ppis_immutable", "nisv_to_user", "system_suspend", "psci_version",
+    "_references",
 )  # fmt: skip
 PCPU: Final = ("number", "stale")
 IRQ: Final = (
