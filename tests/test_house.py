@@ -22,7 +22,7 @@ FLOORS = (
 # The rooms of a floor from the bottom up; "" is what lies beside them, if it has a place in this.
 ROOMS = {
     "isa": ("", "base", "fp", "ldst", "simd"),
-    "engine": ("llvm", "interp", "native", "hosts", ""),
+    "engine": ("llvm", "native", "interp", "hosts", ""),
     "kvm": ("vgic", "pmu", "io", ""),
     "vmm": ("devices", "irqchip", "guest", ""),
 }

@@ -174,7 +174,7 @@ def _compile(progress: Progress | None) -> Artefact:
     text = generate.module(
         host_of(llvm.get_default_triple()),
         lambda done, total: report("tracing instructions", done, total),
-    )
+    ).text()
     report("compiling", 0, 2)
     machine = _native()
     module = _optimised(text, machine)
@@ -194,7 +194,7 @@ def assembly(host: Host, forms: Sequence[Form] | None = None) -> str:
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     machine = _machine(host.TRIPLE, host.CPU)
-    text = generate.module(host, all_forms=forms)
+    text = generate.module(host, all_forms=forms).text()
     return str(machine.emit_assembly(_optimised(text, machine)))
 
 

@@ -130,9 +130,7 @@ class Stage2:
         if count > self._capacity:
             capacity = 2 * count
             index = HostMemory(capacity * layout.INDEX_ENTRY)
-            ctypes.memmove(
-                index.address, self._index.address, len(self._ipas) * layout.INDEX_ENTRY
-            )
+            ctypes.memmove(index.address, self._index.address, len(self._ipas) * layout.INDEX_ENTRY)
             self._words[layout.S2_INDEX // 8] = index.address
             self._index.close()
             self._index, self._capacity = index, capacity

@@ -214,12 +214,13 @@ class Machine(ABC):
         """UNDEFINED at run time: exception with EC 0; ends the instruction."""
 
     @abstractmethod
-    def call(self, name: str, ty: str, *args: Value) -> Value:
-        """Call the engine's helper function `name` (engine/native) with i64 arguments."""
+    def ask(self, name: str, *args: Value) -> Value:
+        """Call the engine's function `name` (engine/native) on this CPU; i64 arguments, i64
+        result."""
 
     @abstractmethod
-    def ask(self, name: str, *args: Value) -> Value:
-        """Call the engine's function `name` on this CPU, i64 arguments and result."""
+    def tell(self, name: str, *args: Value) -> None:
+        """Call the engine's function `name` that has no result."""
 
     @abstractmethod
     def count(self) -> Value:

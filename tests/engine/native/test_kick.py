@@ -19,9 +19,9 @@ import pytest
 
 from armkvm.engine import build, layout
 from armkvm.engine.hosts import aarch64
-from armkvm.engine.llvm import module
-from armkvm.engine.llvm.ir import METADATA, Function
-from armkvm.engine.llvm.module import native, param
+from armkvm.engine.llvm.ir import Function
+from armkvm.engine.llvm.module import Module
+from armkvm.engine.llvm.native import exported
 from armkvm.engine.native import control
 from armkvm.isa.all import forms
 from armkvm.isa.value import Value
@@ -47,43 +47,47 @@ def hesitate(fn: Function, steps: Value) -> None:
         fn.load_atomic("arg0", "monotonic")
 
 
-def litmus() -> str:
-    """Two native functions, one for each thread; `runner` returns how many kicks were lost."""
-    with native("runner", "i64 %n", ret="i64", public=True) as fn:
-        lost = fn.var("i64", 0)
-        with fn.range(param(fn, "n")) as i:
-            fn.store_atomic("kick", fn.const("i64", 0), "monotonic")
-            fn.store_atomic("limit32", fn.const("i64", 0), "monotonic")
-            meet(fn, "arg0", "arg1", i + 1)
-            hesitate(fn, (i * 7) & 63)
-            control.publish_limit(fn, fn.const("i64", LIMIT))
-            meet(fn, "arg2", "arg3", i + 1)
-            with fn.if_(fn.load_atomic("limit32", "monotonic").ne(0)):
-                lost.set(lost.get() + 1)
-        fn.ret(lost.get())
-    with native("kicker", "i64 %n", public=True) as fn:
-        with fn.range(param(fn, "n")) as i:
-            meet(fn, "arg1", "arg0", i + 1)
-            hesitate(fn, (i.lshr(6) * 5) & 63)
-            control.send_kick(fn)
-            meet(fn, "arg3", "arg2", i + 1)
-    return "\n".join(["attributes #1 = { nounwind noinline }", METADATA, *module.TEXTS[-2:]])
+@exported
+def runner(fn: Function, n: Value) -> Value:
+    """One thread: how many kicks were lost in n rounds."""
+    lost = fn.var("i64", 0)
+    with fn.range(n) as i:
+        fn.store_atomic("kick", fn.i64(0), "monotonic")
+        fn.store_atomic("limit32", fn.i64(0), "monotonic")
+        meet(fn, "arg0", "arg1", i + 1)
+        hesitate(fn, (i * 7) & 63)
+        control.publish_limit(fn, fn.i64(LIMIT))
+        meet(fn, "arg2", "arg3", i + 1)
+        with fn.if_(fn.load_atomic("limit32", "monotonic").ne(0)):
+            lost.set(lost.get() + 1)
+    return lost.get()
+
+
+@exported
+def kicker(fn: Function, n: Value) -> None:
+    """The other thread."""
+    with fn.range(n) as i:
+        meet(fn, "arg1", "arg0", i + 1)
+        hesitate(fn, (i.lshr(6) * 5) & 63)
+        control.kick(fn)
+        meet(fn, "arg3", "arg2", i + 1)
 
 
 def lost_kicks() -> int:
     """Of ROUNDS."""
-    text = litmus()
+    module = Module()
+    module.define(control.kick, runner, kicker)
     machine = build._native()
-    ee = llvm.create_mcjit_compiler(llvm.parse_assembly(text), machine, use_lmm=True)
+    ee = llvm.create_mcjit_compiler(llvm.parse_assembly(module.text()), machine, use_lmm=True)
     ee.finalize_object()
     memory = ctypes.create_string_buffer(layout.V_OFFSET)
     cpu = ctypes.addressof(memory)
     u64 = ctypes.c_uint64
-    runner = ctypes.CFUNCTYPE(u64, u64, u64)(ee.get_function_address("runner"))
-    kicker = ctypes.CFUNCTYPE(None, u64, u64)(ee.get_function_address("kicker"))
-    thread = threading.Thread(target=kicker, args=(cpu, ROUNDS))
+    run = ctypes.CFUNCTYPE(u64, u64, u64)(ee.get_function_address(runner.name))
+    kick = ctypes.CFUNCTYPE(None, u64, u64)(ee.get_function_address(kicker.name))
+    thread = threading.Thread(target=kick, args=(cpu, ROUNDS))
     thread.start()
-    lost = int(runner(cpu, ROUNDS))
+    lost = int(run(cpu, ROUNDS))
     thread.join()
     return lost
 

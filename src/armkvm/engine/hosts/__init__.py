@@ -1,7 +1,8 @@
 """What the engine takes from the machine under it: one file for each kind of host.
 
-A host has the six names of `Host`. Nothing else in src knows on what the generated code runs.
-The rest is plain LLVM, and for that both hosts promise the same:
+A host has the names of `Host`, and it defines the native functions that engine/native/fpenv.py
+declares: they reach its floating-point environment. Nothing else in src knows on what the generated
+code runs. The rest is plain LLVM, and for that both hosts promise the same:
 
 - Arithmetic is IEEE 754's, in the guest's rounding mode, with exact flags. A NaN that comes out of
   an operation is any quiet one; a flag that FPCR.FZ, a NaN or a tiny result leads to may be missing
@@ -29,20 +30,11 @@ from armkvm.engine.hosts import aarch64, x86_64
 class Host(Protocol):
     """A kind of host. A module of this room is one."""
 
+    __name__: str
     TRIPLE: str  # LLVM's name for it
     CPU: str  # LLVM's name for the least CPU
     LEAST: str  # the same for people
     REQUIRED: tuple[str, ...]  # LLVM's names of the CPU features that LEAST stands for
-    DECLARATIONS: str  # LLVM's intrinsics that build() calls
-
-    def build(self) -> None:
-        """Enter the native functions that reach the host's floating-point environment.
-
-        i64 host_fp()             all of it, as the thread that called `run` has it
-        void set_host_fp(i64)     puts that back
-        void fp_enter()           FPCR's rounding and flush-to-zero, no flag raised
-        i64 fp_raised()           IOC, DZC, OFC, UFC, IXC, as in FPSR, since fp_enter
-        """
 
 
 HOSTS: dict[str, Host] = {"x86_64": x86_64, "aarch64": aarch64}

@@ -8,36 +8,44 @@ LSE LLVM makes loops of exclusives, which is slower and nothing else.
 
 from __future__ import annotations
 
-from armkvm.engine.llvm.module import native, param
+from armkvm.engine.llvm.ir import Function
+from armkvm.engine.llvm.native import native
+from armkvm.isa.value import Value
 
 TRIPLE = "aarch64-unknown-linux-gnu"
 CPU = "generic"
 LEAST = "an ARMv8-A CPU"
 REQUIRED: tuple[str, ...] = ()
 
-DECLARATIONS = """
-declare i64 @llvm.aarch64.get.fpcr()
-declare void @llvm.aarch64.set.fpcr(i64)
-declare i64 @llvm.aarch64.get.fpsr()
-declare void @llvm.aarch64.set.fpsr(i64)
-"""
-
 _RMODE_FZ = 0x01C0_0000
 _RAISED = 0x1F  # IOC, DZC, OFC, UFC, IXC
 
 
-def build() -> None:
-    """Enter the native functions of engine/hosts/__init__.py."""
-    with native("host_fp", "", ret="i64") as fn:
-        fpcr = fn.value("i64", "call i64 @llvm.aarch64.get.fpcr()")
-        fpsr = fn.value("i64", "call i64 @llvm.aarch64.get.fpsr()")
-        fn.ret(fpsr << 32 | fpcr)
-    with native("set_host_fp", "i64 %v") as fn:
-        v = param(fn, "v")
-        fn.line(f"call void @llvm.aarch64.set.fpcr({v & 0xFFFF_FFFF!r})")
-        fn.line(f"call void @llvm.aarch64.set.fpsr({v.lshr(32)!r})")
-    with native("fp_enter", "") as fn:
-        fn.call("set_host_fp", "void", "ptr %cpu", fn.get("fpcr") & _RMODE_FZ)
-    with native("fp_raised", "", ret="i64") as fn:
-        fpsr = fn.value("i64", "call i64 @llvm.aarch64.get.fpsr()")
-        fn.ret(fpsr & _RAISED)
+def _get(fn: Function, register: str) -> Value:
+    return fn.intrinsic(f"llvm.aarch64.get.{register}", "i64")
+
+
+@native
+def host_fp(fn: Function) -> Value:
+    """FPSR and FPCR."""
+    fpcr, fpsr = _get(fn, "fpcr"), _get(fn, "fpsr")
+    return fpsr << 32 | fpcr
+
+
+@native
+def set_host_fp(fn: Function, v: Value) -> None:
+    """FPSR and FPCR."""
+    fn.intrinsic("llvm.aarch64.set.fpcr", "void", v & 0xFFFF_FFFF)
+    fn.intrinsic("llvm.aarch64.set.fpsr", "void", v.lshr(32))
+
+
+@native
+def fp_enter(fn: Function) -> None:
+    """The guest's RMode and FZ, as they are."""
+    set_host_fp(fn, fn.get("fpcr") & _RMODE_FZ)
+
+
+@native
+def fp_raised(fn: Function) -> Value:
+    """The host's flags, as they are."""
+    return _get(fn, "fpsr") & _RAISED

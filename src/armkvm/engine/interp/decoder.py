@@ -10,9 +10,14 @@ it.
 from __future__ import annotations
 
 from armkvm.engine import layout
+from armkvm.engine.interp.fusion import fuse
 from armkvm.engine.interp.handler import Handler
-from armkvm.engine.llvm.code import CC, PARAMS, Code
-from armkvm.engine.llvm.ir import RAM, Function
+from armkvm.engine.llvm.code import Code, routine
+from armkvm.engine.llvm.ir import RAM, Function, Pointer, Symbol
+from armkvm.engine.llvm.module import Module
+from armkvm.engine.llvm.native import UNOPTIMISED, Native, unoptimised
+from armkvm.engine.native.exception import undefined
+from armkvm.engine.native.icache import make_live
 from armkvm.isa.decode import Tree
 from armkvm.isa.field import MASK64, Field
 from armkvm.isa.value import Value, bits
@@ -21,19 +26,41 @@ CONTINUES, ENDS, UNALLOCATED = 0, 1, 2
 
 _LLVM = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
 
+NODES, EDGES, LEAVES = Symbol("nodes"), Symbol("edges"), Symbol("leaves")
+_NODE, _LEAF = 8, 16  # bytes: {shift i8, width i8, base i32}, {mask i32, value i32, function}
+
+
+Decoder = Native[[Pointer, Value, Value, Value], Value]  # (record, word, index, near)
+
+
+class Tables:
+    """The tables that decode-time expressions look up, each once."""
+
+    def __init__(self) -> None:
+        self.names: dict[tuple[int, ...], str] = {}
+
+    def symbol(self, values: tuple[int, ...]) -> Symbol:
+        """A table, by what is in it."""
+        return Symbol(self.names.setdefault(values, f"lookup_table{len(self.names)}"))
+
+    def write(self, module: Module) -> None:
+        """All of them, as constants of a module."""
+        for values, name in self.names.items():
+            module.constant(name, "i64", map(str, values))
+
 
 class FieldCompiler:
-    """Compiles decode-time expressions over the word `%w` into one function."""
+    """Compiles decode-time expressions over an instruction word into one function."""
 
-    def __init__(self, fn: Function, tables: dict[tuple[int, ...], str]) -> None:
-        self.fn, self.tables = fn, tables
+    def __init__(self, fn: Function, word: Value, tables: Tables) -> None:
+        self.fn, self.word, self.tables = fn, word, tables
         self.done: dict[Field, Value] = {}
 
     def value(self, x: Field | int) -> Value:
         """The expression's value as an i64."""
         if isinstance(x, int):
             x &= MASK64
-            return self.fn.const("i64", x - (1 << 64) if x >> 63 else x)
+            return self.fn.i64(x - (1 << 64) if x >> 63 else x)
         if x not in self.done:
             self.done[x] = self._compile(x)
         return self.done[x]
@@ -43,14 +70,13 @@ class FieldCompiler:
             lo, width = x.args
             assert isinstance(lo, int)
             assert isinstance(width, int)
-            return Value(self.fn, "i64", "%w").lshr(lo) & ((1 << width) - 1)
+            return self.word.lshr(lo) & ((1 << width) - 1)
         if x.op == "lookup":
             index, table = x.args
             assert isinstance(table, tuple)
             assert not isinstance(index, tuple)
-            name = self.tables.setdefault(table, f"lookup_table{len(self.tables)}")
-            at = self.fn.gep(f"@{name}", self.value(index) << 3)
-            return self.fn.load_at(at, "i64")
+            at = self.fn.symbol(self.tables.symbol(table)) + (self.value(index) << 3)
+            return at.load()
         args = [self.value(a) for a in x.args if not isinstance(a, tuple)]
         if x.op == "choose":
             return self.fn.select(args[0].ne(0), args[1], args[2])
@@ -64,38 +90,34 @@ class FieldCompiler:
         return (a.eq(b) if x.op == "eq" else a.ult(b)).zext("i64")
 
 
-def form_decoder(
-    name: str, variants: dict[str, Handler], tables: dict[tuple[int, ...], str]
-) -> str:
-    """Fills a record for one form: `i64 name(ptr rec, i64 w, i64 i, i64 near)`."""
-    fn = Function()
-    fields = FieldCompiler(fn, tables)
+def form_decoder(name: str, variants: dict[str, Handler], tables: Tables) -> Decoder:
+    """The function that fills a record for one form; it says how the block goes on."""
     handler = next(iter(variants.values()))
-    guard = handler.form.guard
-    if guard is not None:
-        with fn.if_(fields.value(guard).eq(0)):
-            fn.ret(UNALLOCATED)
-    if handler.is_branch:
-        chosen = _near_or_far(fn, fields, variants)
-    elif handler.uses_base:
-        is_sp = fields.value(_base_register(handler)).eq(31)
-        chosen = fn.emit(f"select {is_sp!r}, ptr @{variants['sp'].name}, ptr @{handler.name}")
-    else:
-        chosen = f"@{handler.name}"
-    fn.line(f"store ptr {chosen}, ptr %rec, align 8")
-    if not handler.is_branch:
-        _store_operands(fn, fields, handler)
-    fn.ret(CONTINUES if handler.falls_through or handler.links else ENDS)
-    return (
-        f"define internal i64 @{name}(ptr %rec, i64 %w, i64 %i, i64 %near) #2 {{\n{fn.body()}\n}}"
-    )
+
+    def decode(fn: Function, rec: Pointer, w: Value, i: Value, near: Value) -> Value:
+        fields = FieldCompiler(fn, w, tables)
+        guard = handler.form.guard
+        if guard is not None:
+            with fn.if_(fields.value(guard).eq(0)):
+                fn.ret(UNALLOCATED)
+        if handler.is_branch:
+            rec.store_pointer(_near_or_far(fields, variants, rec, i, near))
+        elif handler.uses_base:
+            is_sp = fields.value(_base_register(handler)).eq(31)
+            rec.store_pointer(fn.choose(is_sp, variants["sp"].routine, handler.routine))
+        else:
+            rec.store_pointer(handler.routine)
+        if not handler.is_branch:
+            _store_operands(fields, handler, rec)
+        return fn.i64(CONTINUES if handler.falls_through or handler.links else ENDS)
+
+    return Native(decode, name, attributes=UNOPTIMISED)
 
 
-def _store_operands(fn: Function, fields: FieldCompiler, handler: Handler) -> None:
+def _store_operands(fields: FieldCompiler, handler: Handler, rec: Pointer) -> None:
     for (expr, ty), at in handler.operands.items():
         v = fields.value(expr)
-        v = v.trunc(ty) if bits(ty) < 64 else v
-        fn.store_at(fn.gep("%rec", at), v)
+        (rec + at).store(v.trunc(ty) if bits(ty) < 64 else v)
 
 
 def _base_register(handler: Handler) -> Field:
@@ -104,135 +126,101 @@ def _base_register(handler: Handler) -> Field:
     return rn
 
 
-def _near_or_far(fn: Function, fields: FieldCompiler, variants: dict[str, Handler]) -> str:
+def _near_or_far(
+    fields: FieldCompiler, variants: dict[str, Handler], rec: Pointer, i: Value, near: Value
+) -> Pointer:
     """Branches inside the page go record to record; others through the virtual address."""
-    far = variants["far"]
+    fn, far = fields.fn, variants["far"]
     assert far.offset is not None
     delta = fields.value(far.offset).ashr(2)
-    index = Value(fn, "i64", "%i") + delta
-    near = index.ult(Value(fn, "i64", "%near"))
+    inside = (i + delta).ult(near)
     back = delta.sle(0)
     out = fn.var("i64", 0)
     yes, no, join = fn.label(), fn.label(), fn.label()
-    fn.branch_on(near, yes, no)
+    fn.branch_on(inside, yes, no)
     fn.place(yes)
     # Operand layouts of the variants differ, so each side stores its own.
-    inner = FieldCompiler(fn, fields.tables)
-    _store_operands(fn, inner, variants["fw"])
-    hop = fn.emit(f"select {back!r}, ptr @{variants['bk'].name}, ptr @{variants['fw'].name}")
-    out.set(fn.address(hop))
+    _store_operands(FieldCompiler(fn, fields.word, fields.tables), variants["fw"], rec)
+    out.set(fn.choose(back, variants["bk"].routine, variants["fw"].routine).address())
     fn.goto(join)
     fn.place(no)
-    inner = FieldCompiler(fn, fields.tables)
-    _store_operands(fn, inner, far)
-    out.set(fn.address(f"@{far.name}"))
+    _store_operands(FieldCompiler(fn, fields.word, fields.tables), far, rec)
+    out.set(fn.symbol(far.routine).address())
     fn.goto(join)
     fn.place(join)
     return fn.pointer(out.get())
 
 
-def module(tree: Tree, decoders: list[tuple[str, int, int]]) -> str:
-    """The decision tables and the functions that walk them.
-
-    `decoders`: (function, mask, value) a form.
-    """
-    leaves: list[tuple[int, int, str]] = []
+def decision_tables(module: Module, tree: Tree, decoders: list[tuple[Decoder, int, int]]) -> None:
+    """The tree that `decode_one` walks. `decoders`: (function, mask, value) a form."""
+    leaves: list[tuple[int, int, Decoder]] = []
     starts: list[int] = []
     for leaf in tree.leaves:
         starts.append(len(leaves))
         leaves += [(decoders[i][1], decoders[i][2], decoders[i][0]) for i in leaf]
-        leaves.append((0, 0, "decode_undefined"))
+        leaves.append((0, 0, decode_undefined))
     edges = [e if not e & 1 else starts[e >> 1] << 1 | 1 for e in tree.edges]
-    node_text = ", ".join(
-        f"{{ i8, i8, i32 }} {{ i8 {s}, i8 {w}, i32 {b} }}" for s, w, b in tree.nodes
-    )
-    edge_text = ", ".join(f"i32 {e}" for e in edges)
-    leaf_text = ", ".join(
-        f"{{ i32, i32, ptr }} {{ i32 {m}, i32 {v}, ptr @{f} }}" for m, v, f in leaves
-    )
-    return "\n".join(
-        [
-            f"@nodes = internal constant [{len(tree.nodes)} x {{ i8, i8, i32 }}] [{node_text}]",
-            f"@edges = internal constant [{len(edges)} x i32] [{edge_text}]",
-            f"@leaves = internal constant [{len(leaves)} x {{ i32, i32, ptr }}] [{leaf_text}]",
-            _decode_undefined(),
-            _decode_one(),
-            _decode_block(),
-        ]
-    )
+    nodes = (f"{{ i8 {s}, i8 {w}, i32 {b} }}" for s, w, b in tree.nodes)
+    module.constant(NODES.name, "{ i8, i8, i32 }", nodes)
+    module.constant(EDGES.name, "i32", map(str, edges))
+    rows = (f"{{ i32 {m}, i32 {v}, {f!r} }}" for m, v, f in leaves)
+    module.constant(LEAVES.name, "{ i32, i32, ptr }", rows)
 
 
-def _decode_undefined() -> str:
-    fn = Function()
-    fn.line("store ptr @undefined, ptr %rec, align 8")
-    fn.ret(ENDS)
-    return (
-        "define internal i64 @decode_undefined(ptr %rec, i64 %w, i64 %i, i64 %near) #2 {\n"
-        + fn.body()
-        + "\n}"
-    )
+@unoptimised
+def decode_undefined(fn: Function, rec: Pointer, w: Value, i: Value, near: Value) -> Value:
+    """No form has the word."""
+    rec.store_pointer(undefined)
+    return fn.i64(ENDS)
 
 
-def _decode_one() -> str:
+@unoptimised
+def decode_one(fn: Function, rec: Pointer, w: Value, i: Value, near: Value) -> Value:
     """Decode the word into the record. `near`: 1024, or 0 to make every branch go by address."""
-    fn = Function()
-    word = Value(fn, "i64", "%w")
     node = fn.var("i64", 0)
     with fn.loop() as walk:
-        at = fn.emit(f"getelementptr {{ i8, i8, i32 }}, ptr @nodes, i64 {node.get().ref}")
-        shift = fn.load_at(at, "i8").zext("i64")
-        width = fn.load_at(fn.gep(at, 1), "i8").zext("i64")
-        base = fn.load_at(fn.gep(at, 4), "i32").zext("i64")
-        index = base + (word.lshr(shift) & ((fn.const("i64", 1) << width) - 1))
-        edge = fn.load_at(fn.gep("@edges", index << 2), "i32").zext("i64")
+        at = fn.symbol(NODES) + node.get() * _NODE
+        shift, width = at.load("i8").zext("i64"), (at + 1).load("i8").zext("i64")
+        base = (at + 4).load("i32").zext("i64")
+        index = base + (w.lshr(shift) & ((fn.i64(1) << width) - 1))
+        edge = (fn.symbol(EDGES) + (index << 2)).load("i32").zext("i64")
         node.set(edge.lshr(1))
         walk.break_if((edge & 1).ne(0))
-    leaf = fn.var("i64", node.get() << 4)
+    leaf = fn.var("i64", node.get() * _LEAF)
     with fn.loop():
-        at = fn.gep("@leaves", leaf.get())
-        mask = fn.load_at(at, "i32").zext("i64")
-        value = fn.load_at(fn.gep(at, 4), "i32").zext("i64")
-        with fn.if_((word & mask).eq(value)):
-            dec = fn.emit(f"load ptr, ptr {fn.gep(at, 8)}, align 8")
-            result = fn.value("i64", f"call i64 {dec}(ptr %rec, i64 %w, i64 %i, i64 %near)")
+        at = fn.symbol(LEAVES) + leaf.get()
+        mask, value = at.load("i32").zext("i64"), (at + 4).load("i32").zext("i64")
+        with fn.if_((w & mask).eq(value)):
+            result = decode_undefined.at((at + 8).load_pointer(), rec, w, i, near)
             with fn.if_(result.ne(UNALLOCATED)):
                 fn.ret(result)
-        leaf.set(leaf.get() + 16)
-    fn.line("unreachable")
-    return (
-        "define internal i64 @decode_one(ptr %rec, i64 %w, i64 %i, i64 %near) #2 {\n"
-        + fn.body()
-        + "\n}"
-    )
+        leaf.set(leaf.get() + _LEAF)
+    return fn.i64(0)  # not reached
 
 
-def _decode_block() -> str:
-    """Decode the page of records at %page from index %first to the end of its block."""
-    fn = Function()
-    code = fn.emit(f"load ptr, ptr {fn.gep('%page', layout.META_WORDS)}, align 8")
-    i = fn.var("i64", Value(fn, "i64", "%first"))
+@unoptimised
+def decode_block(fn: Function, page: Pointer, first: Value) -> None:
+    """Decode a page of records from index `first` to the end of its block."""
+    code = (page + layout.META_WORDS).load_pointer()
+    i = fn.var("i64", first)
     with fn.loop() as loop:
         ix = i.get()
         loop.break_if(ix.uge(1024))
-        rec = fn.gep("%page", ix << layout.RECORD_SHIFT)
-        handler = fn.emit(f"load ptr, ptr {rec}, align 8")
-        loop.break_if(fn.value("i1", f"icmp ne ptr {handler}, @undecoded"))
-        word = fn.load_at(fn.gep(code, ix << 2), "i32", RAM).zext("i64")
-        end = fn.call("decode_one", "i64", f"ptr {rec}", word, ix, "i64 1024")
-        with fn.if_(ix.ugt(Value(fn, "i64", "%first"))):
-            fn.line(f"call void @fuse(ptr {rec}, i64 {word.ref}, i64 {ix.ref})")
+        rec = page + (ix << layout.RECORD_SHIFT)
+        loop.break_if(rec.load_pointer().ne(undecoded))
+        word = (code + (ix << 2)).load("i32", RAM).zext("i64")
+        end = decode_one(fn, rec, word, ix, fn.i64(1024))
+        with fn.if_(ix.ugt(first)):
+            fuse(fn, rec, word, ix)
         loop.break_if(end.eq(ENDS))
         i.set(ix + 1)
-    fn.ret()
-    return f"define internal void @decode_block(ptr %page, i64 %first) #2 {{\n{fn.body()}\n}}"
 
 
-def undecoded() -> str:
-    """Handler of a record that was not decoded yet."""
-    h = Code()
-    index = h.pc().lshr(2) & 1023
-    page = h.pointer(h.op_address() - (index << layout.RECORD_SHIFT))
-    h.line(f"call void @make_live(ptr %cpu, ptr {page})")
-    h.line(f"call void @decode_block(ptr {page}, i64 {index.ref})")
-    h.dispatch("%op")
-    return f"define {CC} void @undecoded({PARAMS}) #0 {{\n{h.body()}\n}}"
+@routine
+def undecoded(fn: Code) -> None:
+    """The handler of a record that was not decoded yet."""
+    index = fn.pc().lshr(2) & 1023
+    page = fn.pointer(fn.op.address() - (index << layout.RECORD_SHIFT))
+    make_live(fn, page)
+    decode_block(fn, page, index)
+    fn.dispatch(fn.op)

@@ -10,12 +10,19 @@ from __future__ import annotations
 
 from armkvm.engine import layout
 from armkvm.engine.interp.handler import Handler
-from armkvm.engine.llvm.ir import UNLIKELY, Function
+from armkvm.engine.llvm.code import Routine
+from armkvm.engine.llvm.ir import UNLIKELY, Function, Pointer, Symbol
+from armkvm.engine.llvm.module import Module
+from armkvm.engine.llvm.native import unoptimised
+from armkvm.engine.native.control import limit_reached
 from armkvm.isa.table import Form
 from armkvm.isa.value import Value
 
 B_COND_MASK, B_COND = 0xFF00_0010, 0x5400_0000
 CONDITIONS = 14  # AL and NV are not worth a handler
+
+FUSIONS = Symbol("fusions")
+_ROW = 16  # bytes: {plain handler, its fused handlers}
 
 
 def compares(form: Form) -> bool:
@@ -51,17 +58,16 @@ class Fused(Handler):
         taken, fall = self.label(), self.label()
         self.branch_on(self._holds(), taken, fall)
         self.place(fall)
-        self.dispatch(self.gep("%op", 2 * layout.RECORD))
+        self.dispatch(self.op + 2 * layout.RECORD)
         self.place(taken)
-        branch = self.gep("%op", layout.RECORD)
-        distance = self.load_at(self.gep(branch, layout.OPERANDS), "i32").sext("i64")
-        target = self.gep(branch, distance)
-        acc = Value(self, "i64", "%acc") + layout.RECORD - distance
+        branch = self.op + layout.RECORD
+        distance = (branch + layout.OPERANDS).load("i32").sext("i64")
+        target = branch + distance
+        acc = self.acc + layout.RECORD - distance
         if self.back:
-            stop = (acc + self.address(target)).sge(self.get("limit32"))
-            with self.if_(stop, UNLIKELY):
-                self.tail("limit_reached", target, acc.ref)
-        self.dispatch(target, acc.ref)
+            with self.if_((acc + target.address()).sge(self.get("limit32")), UNLIKELY):
+                self.tail(limit_reached, target, acc)
+        self.dispatch(target, acc)
 
     def _holds(self) -> Value:
         assert self._compared is not None
@@ -89,46 +95,37 @@ def fused(form: Form, name: str) -> list[Fused]:
     return out
 
 
-def tables(rows: list[tuple[str, list[Fused]]]) -> str:
-    """`@fusions`: {plain handler, row of CONDITIONS * 2 fused handlers or null}, ended by null."""
-    text = []
+def tables(module: Module, rows: list[tuple[Routine, list[Fused]]]) -> None:
+    """FUSIONS: {plain handler, row of CONDITIONS * 2 fused handlers or null}, ended by null."""
+    entries = []
     for plain, handlers in rows:
-        by_key = {(h.cond, h.back): h.name for h in handlers}
-        cells = [by_key.get((c, b)) for c in range(CONDITIONS) for b in (False, True)]
-        row = ", ".join(f"ptr @{c}" if c else "ptr null" for c in cells)
-        text.append(f"@row_{plain} = internal constant [{2 * CONDITIONS} x ptr] [{row}]")
-    entries = [f"{{ ptr, ptr }} {{ ptr @{p}, ptr @row_{p} }}" for p, _ in rows]
-    entries.append("{ ptr, ptr } zeroinitializer")
-    text.append(
-        f"@fusions = internal constant [{len(entries)} x {{ ptr, ptr }}] [{', '.join(entries)}]"
-    )
-    return "\n".join([*text, _fuse()])
+        by_key = {(h.cond, h.back): h.routine.ref for h in handlers}
+        cells = [by_key.get((c, b), "null") for c in range(CONDITIONS) for b in (False, True)]
+        row = module.constant(f"row_{plain.name}", "ptr", cells)
+        entries.append(f"{{ {plain!r}, {row!r} }}")
+    module.constant(FUSIONS.name, "{ ptr, ptr }", [*entries, "zeroinitializer"])
 
 
-def _fuse() -> str:
-    """Let a comparison's record do the near B.cond behind it, decoded just now from %w, too."""
-    fn = Function()
-    word = Value(fn, "i64", "%w")
-    cond = word & 15
-    with fn.if_((word & B_COND_MASK).ne(B_COND) | cond.uge(CONDITIONS)):
+@unoptimised
+def fuse(fn: Function, rec: Pointer, w: Value, i: Value) -> None:
+    """Let a comparison's record do the near B.cond behind it, decoded just now from w, too."""
+    cond = w & 15
+    with fn.if_((w & B_COND_MASK).ne(B_COND) | cond.uge(CONDITIONS)):
         fn.ret()
-    delta = (word.lshr(5) << 45).ashr(45)
-    with fn.if_((Value(fn, "i64", "%i") + delta).uge(1024)):
+    delta = (w.lshr(5) << 45).ashr(45)
+    with fn.if_((i + delta).uge(1024)):
         fn.ret()
-    before = fn.gep("%rec", -layout.RECORD)
-    plain = fn.emit(f"load ptr, ptr {before}, align 8")
+    before = rec + -layout.RECORD
+    plain = before.load_pointer()
     entry = fn.var("i64", 0)
     with fn.loop() as loop:
-        at = fn.gep("@fusions", entry.get())
-        candidate = fn.emit(f"load ptr, ptr {at}, align 8")
-        loop.break_if(fn.value("i1", f"icmp eq ptr {candidate}, null"))
-        with fn.if_(fn.value("i1", f"icmp eq ptr {candidate}, {plain}")):
-            row = fn.emit(f"load ptr, ptr {fn.gep(at, 8)}, align 8")
+        at = fn.symbol(FUSIONS) + entry.get()
+        candidate = at.load_pointer()
+        loop.break_if(candidate.is_null())
+        with fn.if_(candidate.eq(plain)):
             cell = (cond << 1) + delta.sle(0).zext("i64")
-            both = fn.emit(f"load ptr, ptr {fn.gep(row, cell << 3)}, align 8")
-            with fn.if_(fn.value("i1", f"icmp ne ptr {both}, null")):
-                fn.line(f"store ptr {both}, ptr {before}, align 8")
+            both = ((at + 8).load_pointer() + (cell << 3)).load_pointer()
+            with fn.unless(both.is_null()):
+                before.store_pointer(both)
             fn.ret()
-        entry.set(entry.get() + 16)
-    fn.ret()
-    return f"define internal void @fuse(ptr %rec, i64 %w, i64 %i) #2 {{\n{fn.body()}\n}}"
+        entry.set(entry.get() + _ROW)

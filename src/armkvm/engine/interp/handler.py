@@ -18,40 +18,49 @@ from contextlib import contextmanager
 from armkvm.arch import esr
 from armkvm.arch.sysreg import DCZID_BS
 from armkvm.engine import layout
-from armkvm.engine.llvm.code import Code
-from armkvm.engine.llvm.ir import CPU, LIKELY, RAM, UNLIKELY
+from armkvm.engine.llvm.code import Code, Routine
+from armkvm.engine.llvm.ir import CPU, LIKELY, RAM, UNLIKELY, Pointer
+from armkvm.engine.native import exception
+from armkvm.engine.native.control import limit_reached
+from armkvm.engine.native.memory import (
+    ACCESS_ATOMIC,
+    ACCESS_CACHE,
+    ACCESS_ICACHE,
+    ACCESS_UNPRIV,
+    ACCESS_WRITE,
+    ACCESS_ZERO,
+    ALIGN_SHIFT,
+    ELEMENT_SHIFT,
+    mem_access,
+    mem_commit,
+)
 from armkvm.isa.field import Field
 from armkvm.isa.machine import Machine, Span, Transfer
 from armkvm.isa.table import Form
 from armkvm.isa.value import Value, bits
 
 ZERO_BLOCK = 4 << DCZID_BS  # bytes that DC ZVA clears
-# Beside the size, in `access`; ZERO is DC ZVA.
-ACCESS_WRITE, ACCESS_UNPRIV, ACCESS_CACHE, ACCESS_ZERO = 1 << 8, 1 << 9, 1 << 10, 1 << 11
-ACCESS_ICACHE = 1 << 12  # with CACHE: what was fetched from there is dropped
-ACCESS_ATOMIC = 1 << 13  # a read-modify-write
 _FLAGS = {
     "unpriv": ACCESS_UNPRIV, "cache": ACCESS_CACHE, "icache": ACCESS_CACHE | ACCESS_ICACHE,
     "zero": ACCESS_ZERO, "atomic": ACCESS_ATOMIC,
 }  # fmt: skip
-ALIGN_SHIFT, ELEMENT_SHIFT = 16, 24  # required alignment; element size, for Device and SCTLR.A
 
 
 class FastSpan(Span):
     """A checked run of guest memory at a host pointer."""
 
-    def __init__(self, h: Handler, ptr: str, write: bool) -> None:
-        self.h, self.ptr, self.write = h, ptr, write
+    def __init__(self, h: Handler, host: Pointer, write: bool) -> None:
+        self.h, self.host, self.write = h, host, write
 
     def load(self, offset: int, ty: str) -> Value:
-        return self.h.load_at(self.h.gep(self.ptr, offset), ty, RAM, 1)
+        return (self.host + offset).load(ty, RAM, 1)
 
     def store(self, offset: int, value: Value) -> None:
-        self.h.store_at(self.h.gep(self.ptr, offset), value, RAM, 1)
+        (self.host + offset).store(value, RAM, 1)
 
     def done(self) -> None:
         if self.h.slow and self.write:
-            self.h.line("call void @mem_commit(ptr %cpu)")
+            mem_commit(self.h)
 
 
 class Handler(Code, Machine):
@@ -59,7 +68,8 @@ class Handler(Code, Machine):
 
     def __init__(self, form: Form, name: str, *, variant: str = "", slow: bool = False) -> None:
         super().__init__()
-        self.form, self.name, self.variant, self.slow = form, name, variant, slow
+        self.form, self.variant, self.slow = form, variant, slow
+        self.routine, self.slow_twin = Routine(name), Routine(f"{name}_slow")
         self.operands: dict[tuple[Field, str], int] = {}
         self.touches_memory = self.is_branch = self.uses_base = self.links = False
         self.offset: Field | None = None
@@ -71,7 +81,7 @@ class Handler(Code, Machine):
         trap = self.form.insn.traps
         if trap:
             with self.if_(self.get(f"{trap}_trap").ne(0), UNLIKELY):
-                self.tail(f"{trap}_trapped")
+                self.tail(Routine(f"{trap}_trapped"))
         self.form.trace(self)
         self.falls_through = not self.ended
         if not self.ended:
@@ -94,7 +104,7 @@ class Handler(Code, Machine):
             # Operand loads go to the entry block: they must dominate every use.
             self._names += 1
             ref = f"%t{self._names}"
-            self.allocas.append(f" {ref}p = getelementptr i8, ptr %op, i64 {at}")
+            self.allocas.append(f" {ref}p = getelementptr i8, {self.op!r}, i64 {at}")
             self.allocas.append(f" {ref} = load {ty}, ptr {ref}p, align {size}, {CPU}")
             self._loaded[key] = ref
         return Value(self, ty, self._loaded[key])
@@ -105,39 +115,37 @@ class Handler(Code, Machine):
             return self.const(ty, (f + (1 << (width - 1))) % (1 << width) - (1 << (width - 1)))
         return self._operand(f, ty)
 
-    def _slot(self, f: Field | int) -> str:
+    def _slot(self, f: Field | int) -> Pointer:
         """Pointer into the CPU state at a byte offset known when decoding."""
-        if isinstance(f, int):
-            return self.gep(self.cpu, f)
-        return self.gep(self.cpu, self._operand(f, "i16").zext("i64"))
+        return self.cpu + (f if isinstance(f, int) else self._operand(f, "i16").zext("i64"))
 
     # -- registers --------------------------------------------------------------------------
-    def _x_slot(self, r: Field | int, at31: int) -> str:
+    def _x_slot(self, r: Field | int, at31: int) -> Pointer:
         if isinstance(r, int):
             return self._slot(8 * (at31 if r == 31 else r))
         return self._slot(r * 8 if at31 == 31 else r.is_(31).choose(at31, r) * 8)
 
     def X(self, r: Field | int, ty: str = "i64") -> Value:
-        return self.load_at(self._x_slot(r, layout.ZERO_SLOT), ty, align=min(8, bits(ty) // 8))
+        return self._x_slot(r, layout.ZERO_SLOT).load(ty, align=min(8, bits(ty) // 8))
 
     def set_X(self, r: Field | int, v: Value) -> None:
-        self.store_at(self._x_slot(r, layout.DUMP_SLOT), v.zext("i64"))
+        self._x_slot(r, layout.DUMP_SLOT).store(v.zext("i64"))
 
     def XSP(self, r: Field | int, ty: str = "i64") -> Value:
-        return self.load_at(self._x_slot(r, layout.SP_SLOT), ty)
+        return self._x_slot(r, layout.SP_SLOT).load(ty)
 
     def set_XSP(self, r: Field | int, v: Value) -> None:
-        self.store_at(self._x_slot(r, layout.SP_SLOT), v.zext("i64"))
+        self._x_slot(r, layout.SP_SLOT).store(v.zext("i64"))
 
     def base(self, r: Field | int) -> Value:
         self.uses_base = True
         v = self.XSP(r)
         if self.variant == "sp":
             with self.if_((v & self.get("sp_mask")).ne(0), UNLIKELY):
-                self.tail("sp_alignment_fault")
+                self.tail(exception.sp_alignment_fault)
         return v
 
-    def _v_slot(self, r: Field | int) -> str:
+    def _v_slot(self, r: Field | int) -> Pointer:
         self._needs_trap()
         return self._slot(r * 16 + layout.V_OFFSET)
 
@@ -149,27 +157,26 @@ class Handler(Code, Machine):
             )
 
     def V(self, r: Field | int, ty: str) -> Value:
-        return self.load_at(self._v_slot(r), ty, align=min(16, bits(ty) // 8))
+        return self._v_slot(r).load(ty, align=min(16, bits(ty) // 8))
 
     def set_V(self, r: Field | int, v: Value) -> None:
         if v.bits == 128:
-            self.store_at(self._v_slot(r), v, align=16)
+            self._v_slot(r).store(v, align=16)
             return
         whole = v.bitcast(f"i{v.bits}")
         if v.bits < 64:
             whole = whole.zext("i64")
-        slot = self._v_slot(r)
-        self.store_at(slot, self.const("<2 x i64>", 0).insert(0, whole), align=16)
+        self._v_slot(r).store(self.const("<2 x i64>", 0).insert(0, whole), align=16)
 
     def V_elem(self, r: Field | int, offset: Field | int, ty: str) -> Value:
         self._needs_trap()
         slot = self._slot(r * 16 + offset + layout.V_OFFSET)
-        return self.load_at(slot, ty, align=bits(ty) // 8)
+        return slot.load(ty, align=bits(ty) // 8)
 
     def set_V_elem(self, r: Field | int, offset: Field | int, v: Value) -> None:
         self._needs_trap()
         slot = self._slot(r * 16 + offset + layout.V_OFFSET)
-        self.store_at(slot, v, align=v.bits // 8)
+        slot.store(v, align=v.bits // 8)
 
     def page(self) -> Value:
         return self.pc() & layout.PAGE_MASK
@@ -184,7 +191,7 @@ class Handler(Code, Machine):
         self._flags(result, x.uge(y).zext("i64"), overflow.lshr(result.bits - 1).zext("i64"))
 
     def set_flags_logic(self, result: Value) -> None:
-        self._flags(result, self.const("i64", 0), self.const("i64", 0))
+        self._flags(result, self.i64(0), self.i64(0))
 
     def set_flags(self, nz: Value, c: Value, v: Value) -> None:
         self._flags(nz, c.zext("i64"), v.zext("i64"))
@@ -277,37 +284,34 @@ class Handler(Code, Machine):
         one: Transfer | None = None,
     ) -> Span:
         self.touches_memory = True
-        unpriv = acc == "unpriv"
         rt = self._reserved(one)
         if self.slow:
             flags = size | ACCESS_WRITE * write | _FLAGS.get(acc, 0)
             flags |= align << ALIGN_SHIFT | elem << ELEMENT_SHIFT
-            text = f"call ptr @mem_access(ptr %cpu, i64 {address.ref}, i64 {flags})"
-            ptr = self.emit(text)
-            with self.if_(self.value("i1", f"icmp eq ptr {ptr}, null"), UNLIKELY):
+            host = mem_access(self, address, self.i64(flags))
+            with self.if_(host.is_null(), UNLIKELY):
                 self.put("arg0", self._syndrome(size, acc, one, rt))
-                self.tail("mem_fault")
-            return self._span_at(Value(self, "ptr", ptr), write, acc)
-        tlb = self.emit(
-            f"load ptr, ptr {self.field('dtlb_el0' if unpriv else 'dtlb')}, align 8, {CPU}"
-        )
+                self.tail(exception.mem_fault)
+            return self._span_at(host, write, acc)
+        tlb = self.field("dtlb_el0" if acc == "unpriv" else "dtlb").load_pointer()
         want = (address + (size - 1)) & layout.PAGE_MASK
         if align > 1:
             want = want | (address & (align - 1))
         shift = 12 - layout.DTLB_ENTRY.bit_length() + 1
-        entry = self.gep(tlb, address.lshr(shift) & ((layout.DTLB_ENTRIES - 1) * layout.DTLB_ENTRY))
-        hit = self.load_at(self.gep(entry, 8 * write), "i64").eq(want)
+        mask = (layout.DTLB_ENTRIES - 1) * layout.DTLB_ENTRY
+        entry = tlb + (address.lshr(shift) & mask)
+        hit = entry.get(8 * write).eq(want)
         yes, no = self.label(), self.label()
         self.branch_on(hit, yes, no, LIKELY)
         self.place(no)
-        self.tail(f"{self.name}_slow")
+        self.tail(self.slow_twin)
         self.place(yes)
-        host = address + self.load_at(self.gep(entry, 16), "i64")
+        at = address + entry.get(16)
         if acc == "icache":
             # A page's other lines, behind its first: nothing was fetched from it in between.
-            with self.if_((host & layout.PAGE_MASK).ne(self.get("ic_host")), UNLIKELY):
-                self.tail(f"{self.name}_slow")
-        return self._span_at(Value(self, "ptr", self.pointer(host)), write, acc)
+            with self.if_((at & layout.PAGE_MASK).ne(self.get("ic_host")), UNLIKELY):
+                self.tail(self.slow_twin)
+        return self._span_at(self.pointer(at), write, acc)
 
     def _reserved(self, one: Transfer | None) -> int:
         """Where the record has the number of the register that travels: its last byte.
@@ -325,18 +329,18 @@ class Handler(Code, Machine):
     def _syndrome(self, size: int, acc: str, one: Transfer | None, at: int) -> Value:
         """ISV, SAS, SSE, SRT, SF and AR of the abort that this access may meet; or 0."""
         if one is None:
-            return self.const("i64", 0)
+            return self.i64(0)
         iss = esr.DABT_ISV | (size.bit_length() - 1) << esr.DABT_SAS_SHIFT
         iss |= esr.DABT_SSE * one.signed | esr.DABT_SF * one.wide | esr.DABT_AR * (acc == "ordered")
         if isinstance(one.Rt, int):
-            return self.const("i64", iss | one.Rt << esr.DABT_SRT_SHIFT)
-        rt = self.load_at(self.gep("%op", at), "i8").zext("i64")
+            return self.i64(iss | one.Rt << esr.DABT_SRT_SHIFT)
+        rt = (self.op + at).load("i8").zext("i64")
         return rt << esr.DABT_SRT_SHIFT | iss
 
-    def _span_at(self, host: Value, write: bool, acc: str) -> Span:
+    def _span_at(self, host: Pointer, write: bool, acc: str) -> Span:
         if acc == "zero":
-            host = Value(self, "ptr", self.pointer(self.address(host.ref) & -ZERO_BLOCK))
-        return FastSpan(self, host.ref, write)
+            host = self.pointer(host.address() & -ZERO_BLOCK)
+        return FastSpan(self, host, write)
 
     # -- branches ---------------------------------------------------------------------------
     def branch(self, offset: Field, *, link: bool = False, cond: Value | None = None) -> None:
@@ -357,16 +361,15 @@ class Handler(Code, Machine):
             self.place(go)
 
     def _set_link(self) -> None:
-        self.store_at(self.gep(self.cpu, 8 * 30), self.pc() + 4)
+        (self.cpu + 8 * 30).store(self.pc() + 4)
 
     def _near(self, distance: Value) -> None:
-        target = self.gep("%op", distance)
-        acc = Value(self, "i64", "%acc") + layout.RECORD - distance
+        target = self.op + distance
+        acc = self.acc + layout.RECORD - distance
         if self.variant == "bk":
-            stop = (acc + self.address(target)).sge(self.get("limit32"))
-            with self.if_(stop, UNLIKELY):
-                self.tail("limit_reached", target, acc.ref)
-        self.dispatch(target, acc.ref)
+            with self.if_((acc + target.address()).sge(self.get("limit32")), UNLIKELY):
+                self.tail(limit_reached, target, acc)
+        self.dispatch(target, acc)
 
     def branch_to(self, target: Value, *, link: bool = False) -> None:
         self.links = link
@@ -376,15 +379,18 @@ class Handler(Code, Machine):
 
     # -- exceptions and system --------------------------------------------------------------
     def undefined(self) -> None:
-        self.tail("undefined")
+        self.tail(exception.undefined)
 
     def ask(self, name: str, *args: Value) -> Value:
-        return self.call(name, "i64", "ptr %cpu", *args)
+        return self.call(name, "i64", self.cpu, *args)
+
+    def tell(self, name: str, *args: Value) -> None:
+        self.call(name, "void", self.cpu, *args)
 
     def count(self) -> Value:
-        return (self.op_address() + Value(self, "i64", "%acc")).lshr(layout.RECORD_SHIFT)
+        return (self.op.address() + self.acc).lshr(layout.RECORD_SHIFT)
 
     def finish(self, name: str, *args: Value) -> None:
         for i, a in enumerate(args):
             self.put(f"arg{i}", a.zext("i64"))
-        self.tail(name)
+        self.tail(Routine(name))

@@ -1,14 +1,15 @@
 """Writing LLVM functions in Python: a text builder with structured control flow.
 
-`Function` collects the lines of one LLVM function and is the `Emitter` of the values in it. `if_`,
-`else_` and `loop` give structured control; `Var` is a mutable variable (an alloca, which LLVM's
-sroa turns into SSA). CPU-state accesses and guest memory carry different TBAA tags: that is what
-lets LLVM keep guest registers in host registers across a guest store.
+`Function` collects the lines of one LLVM function and is the `Emitter` of the values in it: numbers
+are a `Value`, addresses a `Pointer`. `if_`, `unless`, `loop` and `range` give structured control;
+`Var` is a mutable variable (an alloca, which LLVM's sroa turns into SSA). CPU-state accesses and
+guest memory carry different TBAA tags: that is what lets LLVM keep guest registers in host
+registers across a guest store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from armkvm.engine import layout
@@ -30,32 +31,119 @@ METADATA = """
 """
 
 
+class Symbol:
+    """What a module calls by name: a function, a routine, a constant."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def ref(self) -> str:
+        """LLVM's spelling of its address."""
+        return f"@{self.name}"
+
+    def __repr__(self) -> str:
+        return f"ptr {self.ref}"
+
+
+class Pointer:
+    """An address in host memory. `p + 8` is eight bytes further.
+
+    `get` and `put` are for the tables and structs of 64-bit words that the engine is made of:
+    `entry.put(layout.SEG_HOST, address)`.
+    """
+
+    __slots__ = ("fn", "ref")
+    ty = "ptr"
+
+    def __init__(self, fn: Function, ref: str) -> None:
+        self.fn, self.ref = fn, ref
+
+    def __repr__(self) -> str:
+        return f"ptr {self.ref}"
+
+    def __bool__(self) -> bool:
+        raise TypeError("a run-time pointer has no truth while tracing: use is_null()")
+
+    def __add__(self, offset: Value | int) -> Pointer:
+        if isinstance(offset, int):
+            if offset == 0:
+                return self
+            offset = self.fn.i64(offset)
+        return Pointer(self.fn, self.fn.emit(f"getelementptr i8, {self!r}, {offset!r}"))
+
+    def address(self) -> Value:
+        """The address as an i64."""
+        return self.fn.value("i64", f"ptrtoint {self!r} to i64")
+
+    def eq(self, other: Pointer | Symbol) -> Value:
+        """The same address."""
+        return self.fn.value("i1", f"icmp eq {self!r}, {other.ref}")
+
+    def ne(self, other: Pointer | Symbol) -> Value:
+        """Another address."""
+        return self.fn.value("i1", f"icmp ne {self!r}, {other.ref}")
+
+    def is_null(self) -> Value:
+        """The null pointer."""
+        return self.eq(self.fn.null())
+
+    def load(self, ty: str = "i64", tag: str = CPU, align: int = 0) -> Value:
+        """What is there, as ty."""
+        align = align or min(max(bits(ty) // 8, 1), 8)
+        return self.fn.value(ty, f"load {ty}, {self!r}, align {align}, {tag}")
+
+    def store(self, v: Value, tag: str = CPU, align: int = 0) -> None:
+        """Write v there."""
+        align = align or min(max(v.bits // 8, 1), 8)
+        self.fn.line(f"store {v!r}, {self!r}, align {align}, {tag}")
+
+    def get(self, offset: int) -> Value:
+        """The u64 at that offset in bytes."""
+        return (self + offset).load()
+
+    def put(self, offset: int, v: Value | int) -> None:
+        """Write the u64 at that offset in bytes."""
+        (self + offset).store(v if isinstance(v, Value) else self.fn.i64(v))
+
+    def load_pointer(self) -> Pointer:
+        """The pointer that is there."""
+        return Pointer(self.fn, self.fn.emit(f"load ptr, {self!r}, align 8, {CPU}"))
+
+    def store_pointer(self, p: Pointer | Symbol) -> None:
+        """Write a pointer there."""
+        self.fn.line(f"store {p!r}, {self!r}, align 8, {CPU}")
+
+
 class Var:
     """A mutable variable of a function under construction."""
 
-    def __init__(self, fn: Function, ty: str, init: Value | int) -> None:
-        self.fn, self.ty = fn, ty
+    def __init__(self, fn: Function, ty: str, init: Value | int | None) -> None:
+        self.ty = ty
         fn.allocas.append(f" %v{len(fn.allocas)} = alloca {ty}")
-        self.ref = f"%v{len(fn.allocas) - 1}"
-        self.set(init)
+        self.at = Pointer(fn, f"%v{len(fn.allocas) - 1}")
+        if init is not None:
+            self.set(init)
 
     def get(self) -> Value:
         """The present value."""
-        return Value(self.fn, self.ty, self.fn.emit(f"load {self.ty}, ptr {self.ref}"))
+        return self.at.fn.value(self.ty, f"load {self.ty}, {self.at!r}")
 
     def set(self, x: Value | int) -> None:
         """Assign."""
         ref = x.ref if isinstance(x, Value) else literal(self.ty, x)
-        self.fn.line(f"store {self.ty} {ref}, ptr {self.ref}")
+        self.at.fn.line(f"store {self.ty} {ref}, {self.at!r}")
 
 
 class Function:
-    """The lines of one LLVM function."""
+    """The lines of one LLVM function, and what it asks of its module."""
 
-    def __init__(self, cpu: str = "%cpu") -> None:
+    def __init__(self) -> None:
         self.lines: list[str] = []
         self.allocas: list[str] = []
-        self.cpu = cpu
+        self.calls: dict[str, str] = {}  # prototype by name
+        self.intrinsics: dict[str, str] = {}  # declaration by name
+        self.cpu = Pointer(self, "%cpu")
         self.ended = False
         self._names = 0
         self._labels = 0
@@ -95,12 +183,28 @@ class Function:
         """A constant of type ty."""
         return Value(self, ty, literal(ty, x))
 
+    def i64(self, x: int) -> Value:
+        """A constant of 64 bits."""
+        return self.const("i64", x)
+
+    def null(self) -> Pointer:
+        """The null pointer."""
+        return Pointer(self, "null")
+
+    def pointer(self, address: Value) -> Pointer:
+        """An i64 as a pointer."""
+        return Pointer(self, self.emit(f"inttoptr {address!r} to ptr"))
+
+    def symbol(self, s: Symbol) -> Pointer:
+        """The address of a function or a constant of the module."""
+        return Pointer(self, s.ref)
+
     def value(self, ty: str, text: str) -> Value:
         """The result of an instruction given as text."""
         return Value(self, ty, self.emit(text))
 
-    def var(self, ty: str, init: Value | int) -> Var:
-        """A mutable variable."""
+    def var(self, ty: str, init: Value | int | None) -> Var:
+        """A mutable variable; None leaves it undefined."""
         return Var(self, ty, init)
 
     def select(self, c: Value, a: Value | int | float, b: Value | int | float) -> Value:
@@ -111,60 +215,59 @@ class Function:
         x, y = typed.operand(a), typed.operand(b)
         return self.value(typed.ty, f"select {c!r}, {typed.ty} {x}, {typed.ty} {y}")
 
-    def intrinsic(self, name: str, ty: str, *args: Value | bool) -> Value:
-        """Call an LLVM intrinsic (declared on first use by the module)."""
-        text = [repr(a) if isinstance(a, Value) else f"i1 {str(a).lower()}" for a in args]
-        kinds = [a.ty if isinstance(a, Value) else "i1" for a in args]
-        INTRINSICS[name] = f"declare {ty} @{name}({', '.join(kinds)})"
-        call = f"call {ty} @{name}({', '.join(text)})"
-        if ty == "void":
-            self.line(call)
-            return Value(self, "i1", "false")
-        return self.value(ty, call)
+    def choose(self, c: Value, a: Pointer | Symbol, b: Pointer | Symbol) -> Pointer:
+        """`select` for pointers."""
+        return Pointer(self, self.emit(f"select {c!r}, {a!r}, {b!r}"))
 
-    # -- memory -----------------------------------------------------------------------------
-    def gep(self, base: str, offset: Value | int) -> str:
-        """base + offset bytes, as a ptr."""
-        if isinstance(offset, int):
-            return base if offset == 0 else self.emit(f"getelementptr i8, ptr {base}, i64 {offset}")
-        return self.emit(f"getelementptr i8, ptr {base}, i64 {offset.ref}")
-
-    def pointer(self, address: Value) -> str:
-        """An i64 as a ptr."""
-        return self.emit(f"inttoptr i64 {address.ref} to ptr")
-
-    def address(self, ptr: str) -> Value:
-        """A ptr as an i64."""
-        return self.value("i64", f"ptrtoint ptr {ptr} to i64")
-
-    def load_at(self, ptr: str, ty: str, tag: str = CPU, align: int = 0) -> Value:
-        """Read host memory."""
-        align = align or min(max(bits(ty) // 8, 1), 8)
-        return self.value(ty, f"load {ty}, ptr {ptr}, align {align}, {tag}")
-
-    def store_at(self, ptr: str, v: Value, tag: str = CPU, align: int = 0) -> None:
-        """Write host memory."""
-        align = align or min(max(v.bits // 8, 1), 8)
-        self.line(f"store {v!r}, ptr {ptr}, align {align}, {tag}")
+    # -- the CPU state ----------------------------------------------------------------------
+    def field(self, name: str) -> Pointer:
+        """Pointer to a named field."""
+        return self.cpu + layout.OFFSET[name]
 
     def get(self, name: str, ty: str = "i64") -> Value:
-        """A named field of the CPU state."""
-        return self.load_at(self.gep(self.cpu, layout.OFFSET[name]), ty)
+        """A named field."""
+        return self.field(name).load(ty)
 
     def put(self, name: str, value: Value | int, ty: str = "i64") -> None:
-        """Write a named field of the CPU state."""
+        """Write a named field."""
         v = value if isinstance(value, Value) else self.const(ty, value)
-        self.store_at(self.gep(self.cpu, layout.OFFSET[name]), v)
+        self.field(name).store(v)
 
     def load_atomic(self, name: str, order: str) -> Value:
-        """A field of the CPU state that other threads write: "acquire" or "monotonic"."""
-        ptr = self.gep(self.cpu, layout.OFFSET[name])
-        return self.value("i64", f"load atomic i64, ptr {ptr} {order}, align 8")
+        """A field that other threads write: "acquire" or "monotonic"."""
+        return self.value("i64", f"load atomic i64, {self.field(name)!r} {order}, align 8")
 
     def store_atomic(self, name: str, value: Value, order: str) -> None:
-        """Write a field of the CPU state that other threads read or write."""
-        ptr = self.gep(self.cpu, layout.OFFSET[name])
-        self.line(f"store atomic i64 {value.ref}, ptr {ptr} {order}, align 8")
+        """Write a field that other threads read or write."""
+        self.line(f"store atomic {value!r}, {self.field(name)!r} {order}, align 8")
+
+    def fence(self) -> None:
+        """A full barrier."""
+        self.line("fence seq_cst")
+
+    # -- calls ------------------------------------------------------------------------------
+    def intrinsic(self, name: str, ty: str, *args: Value | Pointer | bool) -> Value:
+        """Call an LLVM intrinsic; a bool is an immediate."""
+        text = [f"i1 {str(a).lower()}" if isinstance(a, bool) else repr(a) for a in args]
+        kinds = ["i1" if isinstance(a, bool) else a.ty for a in args]
+        self.intrinsics[name] = f"declare {ty} @{name}({', '.join(kinds)})"
+        return self._call(f"@{name}", ty, text)
+
+    def call(self, name: str, ty: str, *args: Value | Pointer) -> Value:
+        """Call a function of the module by its name, returning ty. See llvm/native.py."""
+        self.calls[name] = prototype(ty, (a.ty for a in args))
+        return self._call(f"@{name}", ty, map(repr, args))
+
+    def call_at(self, target: Pointer, ty: str, *args: Value | Pointer) -> Value:
+        """Call the function at that address."""
+        return self._call(target.ref, ty, map(repr, args))
+
+    def _call(self, ref: str, ty: str, args: Iterable[str]) -> Value:
+        call = f"call {ty} {ref}({', '.join(args)})"
+        if ty == "void":
+            self.line(call)
+            return Value(self, "i1", "poison")
+        return self.value(ty, call)
 
     # -- control ----------------------------------------------------------------------------
     def goto(self, label: str) -> None:
@@ -214,23 +317,16 @@ class Function:
             yield ix
             i.set(ix + 1)
 
-    def ret(self, v: Value | int | None = None, ty: str = "i64") -> None:
-        """Return."""
-        if v is None:
-            self.line("ret void")
-        else:
-            self.line(f"ret {v!r}" if isinstance(v, Value) else f"ret {ty} {literal(ty, v)}")
+    def ret(self, v: Value | Pointer | int | None = None) -> None:
+        """Return; a Python number as an i64."""
+        v = self.i64(v) if isinstance(v, int) else v
+        self.line("ret void" if v is None else f"ret {v!r}")
         self.ended = True
 
-    def call(self, name: str, ty: str, *args: Value | str) -> Value:
-        """Call a native function of the module (C calling convention)."""
-        text = ", ".join(a if isinstance(a, str) else repr(a) for a in args)
-        if ty == "void":
-            self.line(f"call void @{name}({text})")
-            return Value(self, "i1", "false")
-        if ty == "ptr":
-            return Value(self, "ptr", self.emit(f"call ptr @{name}({text})"))
-        return self.value(ty, f"call {ty} @{name}({text})")
+    def unreachable(self) -> None:
+        """Nothing comes here."""
+        self.line("unreachable")
+        self.ended = True
 
 
 class Loop:
@@ -252,4 +348,16 @@ class Loop:
         self.fn.place(go)
 
 
-INTRINSICS: dict[str, str] = {}
+def prototype(ty: str, parameters: Iterable[str]) -> str:
+    """A function's type, as LLVM writes it."""
+    return f"{ty} ({', '.join(parameters)})"
+
+
+def bit(x: Value, n: int) -> Value:
+    """Bit n of x as 0 or 1."""
+    return x.lshr(n) & 1
+
+
+def flag(x: Value, mask: int) -> Value:
+    """True where x has any bit of the mask, as an i1."""
+    return (x & mask).ne(0)

@@ -1,88 +1,86 @@
-"""Native functions of the engine that are not handlers: C calling convention, the CPU first.
+"""One LLVM module: functions, constants, and what they ask of each other.
 
-`native("name", "i64 %va, i64 %flags")` opens a function for the Python code below it to fill:
-
-    with native("walk", "i64 %va", ret="i64") as fn: ...
-
-Everything entered here, and the routines of `routine()` (handler signature), becomes one LLVM
-module.
+A `Module` writes the definitions it is given as text, and refuses to be finished while a function
+that is called is not there with the type that it is called by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
-from armkvm.engine import layout
-from armkvm.engine.llvm.code import CC, PARAMS, Code
-from armkvm.engine.llvm.ir import Function
-from armkvm.isa.value import Value
+from armkvm.engine.llvm.code import Routine
+from armkvm.engine.llvm.ir import METADATA, Function, Symbol
+from armkvm.engine.llvm.native import Native
 
-TEXTS: list[str] = []
+Definition = Native[Any, Any] | Routine
 
-
-@contextmanager
-def native(
-    name: str, params: str, *, ret: str = "void", public: bool = False
-) -> Iterator[Function]:
-    """A native function `ret name(ptr %cpu, params)`."""
-    fn = Function()
-    yield fn
-    if not fn.ended:
-        if ret == "void":
-            fn.ret()
-        else:
-            fn.line("unreachable")
-    linkage = "" if public else "internal "
-    head = f"define {linkage}{ret} @{name}(ptr %cpu{', ' if params else ''}{params}) #1 {{"
-    TEXTS.append(f"{head}\n{fn.body()}\n}}")
+_ATTRIBUTES = """
+attributes #0 = { nounwind "no-jump-tables"="true" "frame-pointer"="none" }
+attributes #1 = { nounwind noinline "no-jump-tables"="true" }
+attributes #2 = { nounwind noinline optnone }
+attributes #3 = { nounwind noinline optsize cold "no-jump-tables"="true" "frame-pointer"="none" }
+"""
 
 
-@contextmanager
-def routine(name: str) -> Iterator[Code]:
-    """A routine with the handler signature that handlers tail-call."""
-    fn = Code()
-    yield fn
-    if not fn.ended:
-        fn.next()
-    TEXTS.append(f"define internal {CC} void @{name}({PARAMS}) #0 {{\n{fn.body()}\n}}")
+class File(Protocol):
+    """A Python module."""
+
+    __name__: str
 
 
-def param(fn: Function, name: str) -> Value:
-    """An i64 parameter."""
-    return Value(fn, "i64", f"%{name}")
+class Module:
+    """An LLVM module under construction."""
+
+    def __init__(self) -> None:
+        self.prototypes: dict[str, str] = {}
+        self._calls: dict[str, str] = {}
+        self._intrinsics: dict[str, str] = {}
+        self._parts: list[str] = []
+
+    def define(self, *definitions: Definition) -> None:
+        """Write native functions and routines."""
+        for d in definitions:
+            self.add(d, *d.write())
+
+    def define_all(self, *files: File) -> None:
+        """Write all that Python files define at their top, alone or in lists."""
+        for file in files:
+            self.define(*definitions(file))
+
+    def add(self, d: Definition, head: str, fn: Function) -> None:
+        """Write a function of which head (`define ...`) and body are there."""
+        self.prototypes[d.name] = d.prototype
+        self._calls |= fn.calls
+        self._intrinsics |= fn.intrinsics
+        self._parts.append(f"{head} {{\n{fn.body()}\n}}")
+
+    def constant(self, name: str, ty: str, values: Iterable[str]) -> Symbol:
+        """Write an array of constants of type ty, given in LLVM's spelling."""
+        cells = [f"{ty} {v}" for v in values]
+        array = f"[{len(cells)} x {ty}] [{', '.join(cells)}]"
+        self._parts.append(f"@{name} = internal constant {array}")
+        return Symbol(name)
+
+    def wrong(self, calls: dict[str, str]) -> Iterator[str]:
+        """Those of the calls (prototype by name) that no function here answers."""
+        for name, prototype in calls.items():
+            found = self.prototypes.get(name)
+            if found != prototype:
+                yield f"{name} is called as {prototype}, and is {found or 'not there'}"
+
+    def text(self) -> str:
+        """The whole module. TypeError where it is not complete."""
+        wrong = [*self.wrong(self._calls)]
+        if wrong:
+            raise TypeError("; ".join(wrong[:5]))
+        head = [_ATTRIBUTES, METADATA, *sorted(self._intrinsics.values())]
+        return "\n".join([*head, *self._parts])
 
 
-def field_at(fn: Function, base: str, offset: int) -> Value:
-    """The u64 at base + offset."""
-    return fn.load_at(fn.gep(base, offset), "i64")
-
-
-def set_field_at(fn: Function, base: str, offset: int, v: Value | int) -> None:
-    """Write the u64 at base + offset."""
-    fn.store_at(fn.gep(base, offset), v if isinstance(v, Value) else fn.const("i64", v))
-
-
-def cpu_array(fn: Function, offset: int) -> Value:
-    """The address of something inside the CPU struct."""
-    return fn.address(fn.gep("%cpu", offset))
-
-
-def bit(x: Value, n: int) -> Value:
-    """Bit n of x as 0 or 1."""
-    return x.lshr(n) & 1
-
-
-def flag(x: Value, mask: int) -> Value:
-    """True where x has any bit of the mask, as an i1."""
-    return (x & mask).ne(0)
-
-
-def stage2(fn: Function) -> str:
-    """Pointer to the VM's stage-2 table."""
-    return fn.pointer(fn.get("stage2"))
-
-
-def page_of(fn: Function, address: Value) -> Value:
-    """The address with its page offset cleared."""
-    return address & layout.PAGE_MASK
+def definitions(file: File) -> Iterator[Definition]:
+    """What a Python file defines at its top, in its order."""
+    for thing in vars(file).values():
+        for one in thing if isinstance(thing, list | tuple) else (thing,):
+            if isinstance(one, Native | Routine) and one.defined and one.home == file.__name__:
+                yield one

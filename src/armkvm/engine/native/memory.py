@@ -11,89 +11,67 @@ from __future__ import annotations
 
 from armkvm.arch.esr import FSC_ALIGNMENT, FSC_MASK
 from armkvm.engine import layout
-from armkvm.engine.interp.handler import (
-    ACCESS_CACHE,
-    ACCESS_ICACHE,
-    ACCESS_UNPRIV,
-    ACCESS_WRITE,
-    ACCESS_ZERO,
-    ALIGN_SHIFT,
-    ELEMENT_SHIFT,
-)
-from armkvm.engine.llvm.ir import Function
-from armkvm.engine.llvm.module import bit, cpu_array, field_at, native, param, set_field_at
-from armkvm.engine.native.icache import copy_bytes
-from armkvm.engine.native.walk import WALK_EL0, WALK_WRITE
+from armkvm.engine.llvm.ir import Function, Pointer, bit
+from armkvm.engine.llvm.native import native
+from armkvm.engine.native.icache import copy_bytes, drop_page
+from armkvm.engine.native.walk import WALK_EL0, WALK_WRITE, host_of, segment, walk
 from armkvm.isa.value import Value
+
+# What an access is, beside its size in the lowest byte; ZERO is DC ZVA.
+ACCESS_WRITE, ACCESS_UNPRIV, ACCESS_CACHE, ACCESS_ZERO = 1 << 8, 1 << 9, 1 << 10, 1 << 11
+ACCESS_ICACHE = 1 << 12  # with CACHE: what was fetched from there is dropped
+ACCESS_ATOMIC = 1 << 13  # a read-modify-write
+ALIGN_SHIFT, ELEMENT_SHIFT = 16, 24  # required alignment; element size, for Device and SCTLR.A
 
 NO_FAULT, STAGE1, STAGE2 = 0, 1, 2  # fault_kind
 
 
-def build() -> None:
-    """Enter the native functions of this file."""
-    _translate_page()
-    _mem_access()
-    _mem_commit()
-
-
-def data_entry(fn: Function, tlb: Value, va: Value) -> str:
-    """Pointer to the data TLB entry of an address."""
-    index = va.lshr(12) & (layout.DTLB_ENTRIES - 1)
-    return fn.pointer(tlb + index * layout.DTLB_ENTRY)
-
-
-def host_of(fn: Function, seg: str, ipa: Value) -> Value:
-    """The host address of an IPA in a segment."""
-    return field_at(fn, seg, layout.SEG_HOST) + (ipa - field_at(fn, seg, layout.SEG_IPA))
-
-
-def _translate_page() -> None:
+@native
+def translate_page(fn: Function, va: Value, flags: Value) -> Value:
     """The host address of va for an access that stays in its page; 0 and fault_* on a fault."""
-    with native("translate_page", "i64 %va, i64 %flags", ret="i64") as fn:
-        va, flags = param(fn, "va"), param(fn, "flags")
-        write = (flags & ACCESS_WRITE).ne(0)
-        el0 = fn.get("el").eq(0) | (flags & ACCESS_UNPRIV).ne(0)
-        how = write.zext("i64") * WALK_WRITE | el0.zext("i64") * WALK_EL0
-        status = fn.call("walk", "i64", "ptr %cpu", va, how)
-        fn.put("fault_va", va)
-        with fn.if_(status.ne(0)):
-            fn.put("fault_kind", STAGE1)
-            fn.put("fault_status", status & FSC_MASK)
-            fn.ret(0)
-        device = fn.get("walk_attr").ne(0)
-        cache = (flags & ACCESS_CACHE).ne(0)
-        checked = device | bit(fn.get("sctlr_el1"), 1).ne(0)
-        misaligned = (va & (flags.lshr(ELEMENT_SHIFT) - 1)).ne(0)
-        with fn.if_(device & (misaligned | (flags & ACCESS_ZERO).ne(0))):
-            fn.put("fault_kind", STAGE1)
-            fn.put("fault_status", FSC_ALIGNMENT)
-            fn.ret(0)
-        ipa = fn.get("walk_ipa")
-        seg = fn.call("segment", "ptr", "ptr %cpu", ipa)
-        absent = fn.value("i1", f"icmp eq ptr {seg.ref}, null")
-        with fn.if_(absent & cache):
-            fn.ret(cpu_array(fn, layout.BOUNCE))
-        with fn.if_(absent):
-            _stage2_fault(fn, ipa, va)
-        seg_flags = field_at(fn, seg.ref, layout.SEG_FLAGS)
-        write = write & ~cache  # DC IVAC wants the permission and leaves the data alone
-        with fn.if_(write & (seg_flags & layout.SEG_READONLY).ne(0)):
-            _stage2_fault(fn, ipa, va)
-        host = host_of(fn, seg.ref, ipa)
-        code = (flags & ACCESS_ICACHE).ne(0)
-        with fn.if_(write | code):
-            fn.call("drop_page", "void", "ptr %cpu", host)
-        with fn.if_(code):
-            fn.put("ic_host", host)
-        with fn.if_(write):
-            offset = ipa - field_at(fn, seg.ref, layout.SEG_IPA)
-            with fn.if_((seg_flags & layout.SEG_LOGGED).ne(0)):
-                log = fn.pointer(field_at(fn, seg.ref, layout.SEG_LOG) + offset.lshr(15))
-                mask = fn.const("i8", 1) << (offset.lshr(12) & 7).trunc("i8")
-                fn.store_at(log, fn.load_at(log, "i8") | mask)
-        with fn.if_(~checked & ~cache):
-            _refill(fn, va, host, write, el0)
-        fn.ret(host | (va & 4095))
+    write = (flags & ACCESS_WRITE).ne(0)
+    el0 = fn.get("el").eq(0) | (flags & ACCESS_UNPRIV).ne(0)
+    how = write.zext("i64") * WALK_WRITE | el0.zext("i64") * WALK_EL0
+    status = walk(fn, va, how)
+    fn.put("fault_va", va)
+    with fn.if_(status.ne(0)):
+        fn.put("fault_kind", STAGE1)
+        fn.put("fault_status", status & FSC_MASK)
+        fn.ret(0)
+    device = fn.get("walk_attr").ne(0)
+    cache = (flags & ACCESS_CACHE).ne(0)
+    checked = device | bit(fn.get("sctlr_el1"), 1).ne(0)
+    misaligned = (va & (flags.lshr(ELEMENT_SHIFT) - 1)).ne(0)
+    with fn.if_(device & (misaligned | (flags & ACCESS_ZERO).ne(0))):
+        fn.put("fault_kind", STAGE1)
+        fn.put("fault_status", FSC_ALIGNMENT)
+        fn.ret(0)
+    ipa = fn.get("walk_ipa")
+    seg = segment(fn, ipa)
+    absent = seg.is_null()
+    with fn.if_(absent & cache):
+        fn.ret((fn.cpu + layout.BOUNCE).address())
+    with fn.if_(absent):
+        _stage2_fault(fn, ipa, va)
+    seg_flags = seg.get(layout.SEG_FLAGS)
+    write = write & ~cache  # DC IVAC wants the permission and leaves the data alone
+    with fn.if_(write & (seg_flags & layout.SEG_READONLY).ne(0)):
+        _stage2_fault(fn, ipa, va)
+    host = host_of(seg, ipa)
+    code = (flags & ACCESS_ICACHE).ne(0)
+    with fn.if_(write | code):
+        drop_page(fn, host)
+    with fn.if_(code):
+        fn.put("ic_host", host)
+    with fn.if_(write):
+        offset = ipa - seg.get(layout.SEG_IPA)
+        with fn.if_((seg_flags & layout.SEG_LOGGED).ne(0)):
+            log = fn.pointer(seg.get(layout.SEG_LOG) + offset.lshr(15))
+            mask = fn.const("i8", 1) << (offset.lshr(12) & 7).trunc("i8")
+            log.store(log.load("i8") | mask)
+    with fn.if_(~checked & ~cache):
+        _refill(fn, va, host, write, el0)
+    return host | (va & 4095)
 
 
 def _stage2_fault(fn: Function, ipa: Value, va: Value) -> None:
@@ -106,15 +84,16 @@ def _refill(fn: Function, va: Value, host: Value, write: Value, el0: Value) -> N
     """Enter va -> host in the TLB of the regime. Writes imply reads; reads keep a write tag,
     but never one that an earlier walk gave for another page."""
     tag, addend = va & layout.PAGE_MASK, host - (va & layout.PAGE_MASK)
-    tlb = fn.select(el0, fn.get("dtlb_el0"), cpu_array(fn, layout.DTLB_EL1))
-    entry = data_entry(fn, tlb, va)
-    same = field_at(fn, entry, 0).eq(tag) & field_at(fn, entry, 16).eq(addend)
-    old = fn.select(same, field_at(fn, entry, 8), layout.NO_TAG)
-    set_field_at(fn, entry, 0, tag)
-    set_field_at(fn, entry, 8, fn.select(write, tag, old))
-    set_field_at(fn, entry, 16, addend)
+    tlb = fn.select(el0, fn.get("dtlb_el0"), (fn.cpu + layout.DTLB_EL1).address())
+    index = va.lshr(12) & (layout.DTLB_ENTRIES - 1)
+    entry = fn.pointer(tlb + index * layout.DTLB_ENTRY)
+    same = entry.get(0).eq(tag) & entry.get(16).eq(addend)
+    old = fn.select(same, entry.get(8), layout.NO_TAG)
+    entry.put(0, tag)
+    entry.put(8, fn.select(write, tag, old))
+    entry.put(16, addend)
     shift = fn.get("walk_shift")
-    set_field_at(fn, entry, 24, shift)
+    entry.put(24, shift)
     note_entry(fn, va, el0, shift)
 
 
@@ -132,52 +111,46 @@ def note_entry(fn: Function, va: Value, el0: Value, shift: Value) -> None:
             fn.put("el1_blocks", 1)
 
 
-def _mem_access() -> None:
-    """A host pointer for `flags & 0xff` bytes at va (see handler.py for the flags), or null."""
-    with native("mem_access", "i64 %va, i64 %flags", ret="ptr") as fn:
-        va, flags = param(fn, "va"), param(fn, "flags")
-        fn.put("access", flags)
-        # AArch64.CheckAlignment comes before the translation.
-        align = (flags.lshr(ALIGN_SHIFT) & 0xFF) - 1
-        checked = bit(fn.get("sctlr_el1"), 1).ne(0)
-        align = align | fn.select(checked, flags.lshr(ELEMENT_SHIFT) - 1, 0)
-        with fn.if_((va & align).ne(0)):
-            fn.put("fault_va", va)
-            fn.put("fault_kind", STAGE1)
-            fn.put("fault_status", FSC_ALIGNMENT)
-            fn.line("ret ptr null")
-            fn.ended = True
-        first = fn.call("translate_page", "i64", "ptr %cpu", va, flags)
-        room = fn.const("i64", 4096) - (va & 4095)
-        size = flags & 0xFF
-        with fn.if_(first.eq(0) | size.ule(room)):
-            fn.line(f"ret ptr {fn.pointer(first)}")
-            fn.ended = True
-        second_va = va + room
-        second = fn.call("translate_page", "i64", "ptr %cpu", second_va, flags)
-        with fn.if_(second.eq(0)):
-            fn.line("ret ptr null")
-            fn.ended = True
-        bounce = fn.gep("%cpu", layout.BOUNCE)
-        copy_bytes(fn, bounce, fn.pointer(first), room)
-        copy_bytes(fn, fn.gep(bounce, room), fn.pointer(second), size - room)
-        with fn.if_((flags & ACCESS_WRITE).ne(0)):
-            fn.put("bounce_host0", first)
-            fn.put("bounce_host1", second)
-            fn.put("bounce_split", room)
-            fn.put("bounce_size", size)
-        fn.line(f"ret ptr {bounce}")
-        fn.ended = True
+@native
+def mem_access(fn: Function, va: Value, flags: Value) -> Pointer:
+    """A host pointer for `flags & 0xff` bytes at va (flags: ACCESS_*), or null."""
+    fn.put("access", flags)
+    # AArch64.CheckAlignment comes before the translation.
+    align = (flags.lshr(ALIGN_SHIFT) & 0xFF) - 1
+    checked = bit(fn.get("sctlr_el1"), 1).ne(0)
+    align = align | fn.select(checked, flags.lshr(ELEMENT_SHIFT) - 1, 0)
+    with fn.if_((va & align).ne(0)):
+        fn.put("fault_va", va)
+        fn.put("fault_kind", STAGE1)
+        fn.put("fault_status", FSC_ALIGNMENT)
+        fn.ret(fn.null())
+    first = translate_page(fn, va, flags)
+    room = fn.i64(4096) - (va & 4095)
+    size = flags & 0xFF
+    with fn.if_(first.eq(0) | size.ule(room)):
+        fn.ret(fn.pointer(first))
+    second_va = va + room
+    second = translate_page(fn, second_va, flags)
+    with fn.if_(second.eq(0)):
+        fn.ret(fn.null())
+    bounce = fn.cpu + layout.BOUNCE
+    copy_bytes(fn, bounce, fn.pointer(first), room)
+    copy_bytes(fn, bounce + room, fn.pointer(second), size - room)
+    with fn.if_((flags & ACCESS_WRITE).ne(0)):
+        fn.put("bounce_host0", first)
+        fn.put("bounce_host1", second)
+        fn.put("bounce_split", room)
+        fn.put("bounce_size", size)
+    return bounce
 
 
-def _mem_commit() -> None:
+@native
+def mem_commit(fn: Function) -> None:
     """End of a written span: a bounced access goes to memory."""
-    with native("mem_commit", "") as fn:
-        size = fn.get("bounce_size")
-        with fn.if_(size.ne(0)):
-            split = fn.get("bounce_split")
-            bounce = fn.gep("%cpu", layout.BOUNCE)
-            copy_bytes(fn, fn.pointer(fn.get("bounce_host0")), bounce, split)
-            second = fn.pointer(fn.get("bounce_host1"))
-            copy_bytes(fn, second, fn.gep(bounce, split), size - split)
-            fn.put("bounce_size", 0)
+    size = fn.get("bounce_size")
+    with fn.if_(size.ne(0)):
+        split = fn.get("bounce_split")
+        bounce = fn.cpu + layout.BOUNCE
+        copy_bytes(fn, fn.pointer(fn.get("bounce_host0")), bounce, split)
+        copy_bytes(fn, fn.pointer(fn.get("bounce_host1")), bounce + split, size - split)
+        fn.put("bounce_size", 0)

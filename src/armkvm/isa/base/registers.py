@@ -75,8 +75,8 @@ READERS: dict[str, Callable[[Machine], Value]] = {
 }
 WRITERS: dict[str, Callable[[Machine, Value], object]] = {
     "daif": lambda m, v: m.put("daif", v.lshr(6) & 15),
-    "fpcr": lambda m, v: m.ask("write_fpcr", v),
-    "fpsr": lambda m, v: m.ask("write_fpsr", v),
+    "fpcr": lambda m, v: m.tell("write_fpcr", v),
+    "fpsr": lambda m, v: m.tell("write_fpsr", v),
     "nzcv": lambda m, v: m.set_nzcv(v.lshr(28) & 15),
     "sp_el0": _write_sp_el0,
     "spsel": lambda m, v: m.finish("write_spsel", v & 1),
@@ -109,7 +109,7 @@ def _write(m: Machine, r: SysReg, v: Value) -> None:
     elif r.writer:
         WRITERS[r.writer](m, v)
     else:
-        m.ask("write_" + r.field, m.count(), v)
+        m.tell("write_" + r.field, m.count(), v)
     if r.effect:
         m.finish(r.effect)
 

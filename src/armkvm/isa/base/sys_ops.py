@@ -91,6 +91,6 @@ for _op2, (_text, _flags) in enumerate([("s1e1r", 0), ("s1e1w", 1), ("s1e0r", 4)
         @insn(_sys(0, 7, 8, op2), asm=f"at {text}, {{Rt:x}}", ref="C5.4", name=f"AT_{text.upper()}")
         def at(m: Machine, Rt: Field) -> None:
             privileged(m)
-            m.ask("address_translate", m.X(Rt), m.const("i64", flags))
+            m.tell("address_translate", m.X(Rt), m.const("i64", flags))
 
     _enter_at(_text, _op2, _flags)

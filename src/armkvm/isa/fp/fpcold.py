@@ -91,21 +91,6 @@ def flushed(m: Machine, x: Value) -> Value:
     return m.select(zero, with_sign_of(x, 0), x)
 
 
-def _native(m: Machine, x: Value, name: str, ty: str, *args: Value) -> Value:
-    """Call one of the functions of engine/hosts, from the trace that x belongs to."""
-    return m.call(name, ty, Value(x.m, "ptr", "%cpu"), *args)
-
-
-def host_flags(m: Machine, x: Value) -> Value:
-    """What set_host_flags() puts back after a computation whose flags do not count."""
-    return _native(m, x, "host_fp", "i64")
-
-
-def set_host_flags(m: Machine, before: Value) -> None:
-    """Put back what host_flags() gave."""
-    _native(m, before, "set_host_fp", "void", before)
-
-
 def flush_to_zero(
     m: Machine,
     unpacked: Sequence[Value],
@@ -119,15 +104,14 @@ def flush_to_zero(
     def with_fz() -> Value:
         for x in unpacked:
             raise_flags(m, IDC, is_denormal(x))
-        trace = unpacked[0]
         if r is not None and operation is not None:
             # The host holds what this operation raised: each one leaves it clear.
-            raised = _native(m, trace, "fp_raised", "i64")
+            raised = m.ask("fp_raised")
             raise_flags(m, UFC, (raised & UFC).ne(0))
-            _native(m, trace, "fp_enter", "void")
+            m.tell("fp_enter")
             gone = magnitude(r).eq(0)
             operation(*(m.select(gone, m.const(x.ty, 1.0), x) for x in operands))
-        _native(m, trace, "fp_harvest", "void")
+        m.tell("fp_harvest")
         return m.const("i1", 0)
 
     m.unlikely(fpcr_bit(m, FZ), m.const("i1", 0), with_fz)

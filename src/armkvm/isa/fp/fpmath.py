@@ -12,10 +12,8 @@ from armkvm.isa.fp.fpcold import (
     at_edge,
     flush_to_zero,
     flushed,
-    host_flags,
     nan_or_edge,
     process_nans,
-    set_host_flags,
     settled,
     underflow,
 )
@@ -170,7 +168,7 @@ def _product_below(m: Machine, at: Value, a: Value, b: Value) -> Value:
 def _sum_underflow(m: Machine, r: Value, at: Value, addend: Value, a: Value, b: Value) -> Value:
     """FPRound()'s underflow of addend + a * b in the lanes `at`, where r is the edge itself."""
     ty = a.ty
-    before = host_flags(m, a)
+    before = m.ask("host_fp")
     low, high = _scaled_product(m, at, a, b)
     k = m.const(ty, 2.0 ** _SCALE[element(ty)])
     edge = with_sign_of(r, pattern(m.const(ty, format_of(ty).smallest))).bitcast(ty)
@@ -186,7 +184,7 @@ def _sum_underflow(m: Machine, r: Value, at: Value, addend: Value, a: Value, b: 
     low = m.select(alone & ~zero, with_sign_of(low, pattern(m.const(ty, 1.0))), low)
     high = m.select(alone & ~zero, with_sign_of(high, pattern(m.const(ty, 1.0))), high)
     rest = strict(m, "fadd", ty, strict(m, "fma", ty, low, high, difference), error)
-    set_host_flags(m, before)  # what was rounded here is not the instruction's affair
+    m.tell("set_host_fp", before)  # what was rounded here is not the instruction's affair
     # Below the edge in magnitude: rest has the sign that the edge has not.
     signs = pattern(rest) ^ pattern(edge)
     below = signs.slt(0) & magnitude(rest).ne(0)
