@@ -212,7 +212,7 @@ class UnicornCpu:
 
     def _stored(self, enc: tuple[int, int, int, int, int]) -> SysReg:
         r = BY_ENCODING[enc]
-        if r.kind == "special":
+        if not r.has_field:
             raise KeyError(enc)
         return r
 

@@ -3,8 +3,8 @@
 One row a register: name, encoding, reset value, who may access it and what must be open for that,
 which bits keep what is written, what follows. Rows of kind "stored" are plain state; "id" rows are
 read-only state whose values the hypervisor sets; "special" rows are read and written by what their
-columns name. Encodings without a row are trapped to EL2 when EL1 uses them, as under a hypervisor
-that traps what it does not know.
+columns name; "trapped" rows are EL2's business, from EL0 too where they say so. Encodings without
+a row are trapped to EL2 when EL1 uses them, as under a hypervisor that traps what it does not know.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SysReg:
 
     name: str
     enc: Encoding  # op0, op1, CRn, CRm, op2
-    kind: str = "stored"  # stored | id | special
+    kind: str = "stored"  # stored | id | special | trapped
     el1: str = "rw"  # rw | ro | wo
     el0: str = ""  # what EL0 may do: "", ro, rw
     # (register, bits): EL0 goes on only where one of them is set, else EC 0x18 to EL1.
@@ -69,6 +69,11 @@ class SysReg:
     def field(self) -> str:
         """Name of its field in the CPU state."""
         return self.name.lower()
+
+    @property
+    def has_field(self) -> bool:
+        """It is state of its own."""
+        return self.kind in ("stored", "id")
 
 
 def _id_space() -> list[SysReg]:
@@ -179,6 +184,42 @@ def _counters() -> list[SysReg]:
     ]
 
 
+def _pmu() -> list[SysReg]:
+    """The Performance Monitors (D11): MDCR_EL2.TPM traps them, from EL0 as well.
+
+    What PMUSERENR_EL0 holds back is for who emulates it to say.
+    """
+    rows: list[tuple[str, int, int, str]] = [  # name, CRm, op2, direction
+        ("PMCR", 12, 0, "rw"),
+        ("PMCNTENSET", 12, 1, "rw"),
+        ("PMCNTENCLR", 12, 2, "rw"),
+        ("PMOVSCLR", 12, 3, "rw"),
+        ("PMSWINC", 12, 4, "wo"),
+        ("PMSELR", 12, 5, "rw"),
+        ("PMCEID0", 12, 6, "ro"),
+        ("PMCEID1", 12, 7, "ro"),
+        ("PMCCNTR", 13, 0, "rw"),
+        ("PMXEVTYPER", 13, 1, "rw"),
+        ("PMXEVCNTR", 13, 2, "rw"),
+        ("PMUSERENR", 14, 0, "rw"),
+        ("PMOVSSET", 14, 3, "rw"),
+    ]
+    return [
+        SysReg("PMINTENSET_EL1", (3, 0, 9, 14, 1), "trapped"),
+        SysReg("PMINTENCLR_EL1", (3, 0, 9, 14, 2), "trapped"),
+        *(
+            SysReg(f"{name}_EL0", (3, 3, 9, crm, op2), "trapped", way, way)
+            for name, crm, op2, way in rows
+        ),
+        *(
+            SysReg(f"{name}{n}_EL0", (3, 3, 14, crm + (n >> 3), n & 7), "trapped", el0="rw")
+            for name, crm in (("PMEVCNTR", 8), ("PMEVTYPER", 12))
+            for n in range(31)
+        ),
+        SysReg("PMCCFILTR_EL0", (3, 3, 14, 15, 7), "trapped", el0="rw"),
+    ]
+
+
 # SCTLR_EL1 of an Armv8.0 CPU without AArch32 and without big-endian data (D17.2.118).
 _SCTLR_RES1 = 0x30D0_0980  # LSMAOE, nTLSMD, SPAN, EIS, TSCXT, EOS, SED, ITD
 _SCTLR_BITS = 0x040D_D21F  # UCI, WXN, nTWE, nTWI, UCT, DZE, I, UMA, SA0, SA, C, A, M
@@ -247,8 +288,9 @@ SYSREGS: list[SysReg] = [
     ),
     SysReg("MDSCR_EL1", (2, 0, 0, 2, 2), mask=0xFFFF_FFFF),
     *_counters(),
+    *_pmu(),
 ]
 
 BY_NAME = {r.name: r for r in SYSREGS}
 BY_ENCODING = {r.enc: r for r in SYSREGS}
-STORED = [r for r in SYSREGS if r.kind != "special"]
+STORED = [r for r in SYSREGS if r.has_field]

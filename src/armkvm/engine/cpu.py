@@ -178,7 +178,7 @@ class Cpu:
     # -- system registers -----------------------------------------------------------------
     def _stored(self, enc: tuple[int, int, int, int, int]) -> SysReg:
         r = BY_ENCODING[enc]
-        if r.kind == "special":
+        if not r.has_field:
             raise KeyError(enc)
         return r
 

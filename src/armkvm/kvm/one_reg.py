@@ -232,7 +232,7 @@ def _system(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
     if enc in PMU_REGS:
         return _pmu(vcpu, enc, value)
     native = BY_ENCODING.get(enc)
-    if native is None or native.kind == "special":
+    if native is None or not native.has_field:
         if enc not in _EMULATED:
             fail(errno.ENOENT)
         if value is not None:

@@ -152,6 +152,17 @@ def test_a_tail_call_must_reach_a_routine() -> None:
         module.text()
 
 
+def test_behind_the_end_of_a_block_nothing_is_called() -> None:
+    @native
+    def main(fn: Function) -> None:
+        fn.ret()
+        half(fn, fn.i64(1))
+
+    module = Module()
+    module.define(main)
+    assert "half" not in module.text()
+
+
 def test_llvm_knows_no_keywords() -> None:
     with pytest.raises(TypeError, match="half: LLVM knows no keywords"):
         half(Function(), x=Function().i64(1))

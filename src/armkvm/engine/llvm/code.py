@@ -28,7 +28,7 @@ class Code(Function):
 
     def tail(self, to: Routine, op: Pointer | None = None, acc: Value | None = None) -> None:
         """musttail call of a routine of the module; ends the block."""
-        self.calls[to.name] = to.prototype
+        self.needs(to.name, to.prototype)
         self._tail(to.ref, self.op if op is None else op, acc)
 
     def dispatch(self, op: Pointer, acc: Value | None = None) -> None:
@@ -104,7 +104,7 @@ def routine_as(name: str) -> Callable[[Callable[[Code], None]], Routine]:
 def enter_code(fn: Function, at: Routine | Pointer, op: Pointer, acc: Value) -> None:
     """Call guest code from a native function; it returns when it leaves to the run loop."""
     if isinstance(at, Routine):
-        fn.calls[at.name] = at.prototype
+        fn.needs(at.name, at.prototype)
     fn.line(f"call {CC} void {at.ref}({fn.cpu!r}, {op!r}, {acc!r})")
 
 

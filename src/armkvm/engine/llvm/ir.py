@@ -246,6 +246,11 @@ class Function:
         self.line("fence seq_cst")
 
     # -- calls ------------------------------------------------------------------------------
+    def needs(self, name: str, prototype: str) -> None:
+        """The module must have a function of that name and type."""
+        if not self.ended:
+            self.calls[name] = prototype
+
     def intrinsic(self, name: str, ty: str, *args: Value | Pointer | bool) -> Value:
         """Call an LLVM intrinsic; a bool is an immediate."""
         text = [f"i1 {str(a).lower()}" if isinstance(a, bool) else repr(a) for a in args]
@@ -255,7 +260,7 @@ class Function:
 
     def call(self, name: str, ty: str, *args: Value | Pointer) -> Value:
         """Call a function of the module by its name, returning ty. See llvm/native.py."""
-        self.calls[name] = prototype(ty, (a.ty for a in args))
+        self.needs(name, prototype(ty, (a.ty for a in args)))
         return self._call(f"@{name}", ty, map(repr, args))
 
     def call_at(self, target: Pointer, ty: str, *args: Value | Pointer) -> Value:

@@ -137,15 +137,13 @@ def same_el(fn: Function) -> Value:
 
 @routine
 def undefined(fn: Code) -> None:
-    """A word that no form describes."""
+    """A word that no form describes.
+
+    System registers and instructions that nobody implements are EL2's business when EL1 uses them.
+    """
     w = word(fn)
-    # Registers that nobody implements are the hypervisor's business (HCR_EL2 traps them).
     system = (w & 0xFFC0_0000).eq(0xD500_0000) & (w.lshr(19) & 3).ne(0)
-    # Those of the PMU are also at EL0: MDCR_EL2.TPM, and PMUSERENR_EL0 holds nothing back.
-    crm = w.lshr(8) & 15  # S3_3_C9_C12 and above, S3_3_C14_C8 and above
-    pmu = (w & 0x1F_F000).eq(0x1B_9000) & crm.uge(12)
-    pmu = system & (pmu | (w & 0x1F_F000).eq(0x1B_E000) & crm.uge(8))
-    with fn.if_(system & fn.get("el").ne(0) | pmu):
+    with fn.if_(system & fn.get("el").ne(0)):
         fn.tail(trap_sys)
     fn.tail(unallocated)
 

@@ -87,10 +87,12 @@ WRITERS: dict[str, Callable[[Machine, Value], object]] = {
 
 
 def _check_access(m: Machine, r: SysReg, *, write: bool) -> None:
-    if r.el0 != "rw" and (write or r.el0 != "ro"):
+    if r.el0 not in ("rw", "wo" if write else "ro"):
         privileged(m)
     if r.gate is not None:
         gate(m, *r.gate)
+    if r.kind == "trapped":
+        m.finish("trap_sys")
     if r.trap is not None:
         field, bits = r.trap
         with m.when((m.get(field) & bits).eq(0)):
@@ -98,13 +100,13 @@ def _check_access(m: Machine, r: SysReg, *, write: bool) -> None:
 
 
 def _read(m: Machine, r: SysReg) -> Value:
-    if r.kind != "special":
+    if r.has_field:
         return m.get(r.field)
     return READERS[r.reader](m) if r.reader else m.ask("read_" + r.field, m.count())
 
 
 def _write(m: Machine, r: SysReg, v: Value) -> None:
-    if r.kind != "special":
+    if r.has_field:
         m.put(r.field, (v if r.mask == ALL else v & r.mask) | r.ones)
     elif r.writer:
         WRITERS[r.writer](m, v)

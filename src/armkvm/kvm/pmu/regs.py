@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from armkvm.arch.sysreg import BY_NAME, Encoding
 from armkvm.arch.word import M64
 from armkvm.kvm.pmu import emul as p
 from armkvm.kvm.pmu.emul import CYCLE_IDX, MAX_COUNTERS, Pmu
@@ -17,7 +18,6 @@ from armkvm.kvm.pmu.emul import CYCLE_IDX, MAX_COUNTERS, Pmu
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
 
-Encoding = tuple[int, int, int, int, int]
 Access = Callable[["Vcpu", int | None], int | None]
 _Register = Callable[[Pmu, int | None], int]
 
@@ -126,34 +126,28 @@ def _evtyper(number: int | None) -> _Register:
     return access
 
 
-# name: encoding, register, what PMUSERENR_EL0 must grant EL0 (to read, to write; None: never)
-def _table() -> dict[Encoding, tuple[str, _Register, int | None, int | None]]:
-    table: dict[Encoding, tuple[str, _Register, int | None, int | None]] = {
-        (3, 0, 9, 14, 1): ("PMINTENSET_EL1", _mask("pminten", sets=True), None, None),
-        (3, 0, 9, 14, 2): ("PMINTENCLR_EL1", _mask("pminten", sets=False), None, None),
-        (3, 3, 9, 12, 0): ("PMCR_EL0", _pmcr, EN, EN),
-        (3, 3, 9, 12, 1): ("PMCNTENSET_EL0", _mask("pmcnten", sets=True), EN, EN),
-        (3, 3, 9, 12, 2): ("PMCNTENCLR_EL0", _mask("pmcnten", sets=False), EN, EN),
-        (3, 3, 9, 12, 3): ("PMOVSCLR_EL0", _mask("pmovs", sets=False), EN, EN),
-        (3, 3, 9, 12, 4): ("PMSWINC_EL0", _pmswinc, EN | SW, EN | SW),
-        (3, 3, 9, 12, 5): ("PMSELR_EL0", _pmselr, EN | ER, EN | ER),
-        (3, 3, 9, 12, 6): ("PMCEID0_EL0", _pmceid(0), EN, EN),
-        (3, 3, 9, 12, 7): ("PMCEID1_EL0", _pmceid(1), EN, EN),
-        (3, 3, 9, 13, 0): ("PMCCNTR_EL0", _evcntr(CYCLE_IDX), EN | CR, EN),
-        (3, 3, 9, 13, 1): ("PMXEVTYPER_EL0", _evtyper(None), EN, EN),
-        (3, 3, 9, 13, 2): ("PMXEVCNTR_EL0", _evcntr(None), EN | ER, EN),
-        (3, 3, 9, 14, 0): ("PMUSERENR_EL0", _pmuserenr, 0, None),
-        (3, 3, 9, 14, 3): ("PMOVSSET_EL0", _mask("pmovs", sets=True), EN, EN),
-        (3, 3, 14, 15, 7): ("PMCCFILTR_EL0", _evtyper(CYCLE_IDX), EN, EN),
-    }
-    for n in range(CYCLE_IDX):
-        enc = 3, 3, 14, 8 + (n >> 3), n & 7
-        table[enc] = f"PMEVCNTR{n}_EL0", _evcntr(n), EN | ER, EN
-        table[3, 3, 14, 12 + (n >> 3), n & 7] = f"PMEVTYPER{n}_EL0", _evtyper(n), EN, EN
-    return table
-
-
-_REGISTERS = _table()
+# name: register, what PMUSERENR_EL0 must grant EL0 (to read, to write; None: never)
+_BY_NAME: dict[str, tuple[_Register, int | None, int | None]] = {
+    "PMINTENSET_EL1": (_mask("pminten", sets=True), None, None),
+    "PMINTENCLR_EL1": (_mask("pminten", sets=False), None, None),
+    "PMCR_EL0": (_pmcr, EN, EN),
+    "PMCNTENSET_EL0": (_mask("pmcnten", sets=True), EN, EN),
+    "PMCNTENCLR_EL0": (_mask("pmcnten", sets=False), EN, EN),
+    "PMOVSCLR_EL0": (_mask("pmovs", sets=False), EN, EN),
+    "PMSWINC_EL0": (_pmswinc, EN | SW, EN | SW),
+    "PMSELR_EL0": (_pmselr, EN | ER, EN | ER),
+    "PMCEID0_EL0": (_pmceid(0), EN, EN),
+    "PMCEID1_EL0": (_pmceid(1), EN, EN),
+    "PMCCNTR_EL0": (_evcntr(CYCLE_IDX), EN | CR, EN),
+    "PMXEVTYPER_EL0": (_evtyper(None), EN, EN),
+    "PMXEVCNTR_EL0": (_evcntr(None), EN | ER, EN),
+    "PMUSERENR_EL0": (_pmuserenr, 0, None),
+    "PMOVSSET_EL0": (_mask("pmovs", sets=True), EN, EN),
+    "PMCCFILTR_EL0": (_evtyper(CYCLE_IDX), EN, EN),
+    **{f"PMEVCNTR{n}_EL0": (_evcntr(n), EN | ER, EN) for n in range(CYCLE_IDX)},
+    **{f"PMEVTYPER{n}_EL0": (_evtyper(n), EN, EN) for n in range(CYCLE_IDX)},
+}
+_REGISTERS = {BY_NAME[name].enc: (name, *row) for name, row in _BY_NAME.items()}
 
 
 def _access(register: _Register, reads: int | None, writes: int | None) -> Access:
