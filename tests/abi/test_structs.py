@@ -22,6 +22,7 @@ from armkvm.abi import structs as s
         (s.KvmRegs, 864),
         (s.KvmGuestDebug, 520),
         (s.KvmUserspaceMemoryRegion, 32),
+        (s.KvmUserspaceMemoryRegion2, 160),
         (s.KvmArmCounterOffset, 16),
         (s.KvmIrqRoutingEntry, 48),
         (s.KvmIoeventfd, 64),

@@ -88,6 +88,16 @@ def test_a_guest_from_start_to_exit_with_numbers_only() -> None:
     assert client.read(BASE + 0x100, 8) == (0x4000_0000).to_bytes(8, "little")
 
 
+def test_memory_by_the_second_ioctl() -> None:
+    client, _system, vm, _vcpu = start()
+    region = struct.pack("<IIQQQQI116x", 0, 0, 0x4000_0000, 0x4000, BASE + 0x4000, 0, 0xFFFF_FFFF)
+    client.write(BASE, region)
+    vm.ioctl(nr.KVM_SET_USER_MEMORY_REGION2, BASE, ctx=client)
+    assert [(slot.base, slot.size, slot.userspace_addr) for slot in vm.memslots.all()] == [
+        (0x4000_0000, 0x4000, BASE + 0x4000)
+    ]
+
+
 def test_an_error_may_carry_output() -> None:
     """KVM_GET_REG_LIST with too little room: E2BIG, and n says how much is needed."""
     client, _system, _vm, vcpu = start()

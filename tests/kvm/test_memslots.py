@@ -9,6 +9,7 @@ import pytest
 from tests.kvm.rig import IO, Ops, Rig, fails
 
 from armkvm.abi import kvm as k
+from armkvm.abi.caps import Cap
 from armkvm.host.scripted import NoMemory, ScriptedCpu, Store
 from armkvm.kvm import Vm
 
@@ -74,6 +75,21 @@ def test_overlap_move_delete(vm: Vm) -> None:
     vm.set_user_memory_region(1, 0, 0)
     assert mapped(vm) == {0x10000: (2 * PAGE, False)}
     fails(errno.EINVAL, lambda: vm.set_user_memory_region(1, 0, 0))
+
+
+def test_the_second_ioctl_is_the_first_without_guest_memfd(vm: Vm) -> None:
+    assert vm.check_extension(Cap.USER_MEMORY2) == 1
+    memory = pages(2)
+    vm.set_user_memory_region2(0, 0x10000, 2 * PAGE, memory, guest_memfd=77, guest_memfd_offset=1)
+    assert mapped(vm) == {0x10000: (2 * PAGE, False)}
+    for flags in (k.KVM_MEM_GUEST_MEMFD, k.KVM_MEM_GUEST_MEMFD | k.KVM_MEM_READONLY, 1 << 31):
+        fails(
+            errno.EINVAL,
+            lambda f=flags: vm.set_user_memory_region2(1, 0x20000, PAGE, pages(1), f),  # type: ignore[misc]
+        )
+    fails(errno.EEXIST, lambda: vm.set_user_memory_region2(1, 0x11000, PAGE, pages(1)))
+    vm.set_user_memory_region(0, 0, 0)  # they are the same slots
+    assert mapped(vm) == {}
 
 
 def test_segments(vm: Vm) -> None:

@@ -72,6 +72,7 @@ KVM_ARM_IRQ_CPU_FIQ: Final = 1
 # Memory slots
 KVM_MEM_LOG_DIRTY_PAGES: Final = 1 << 0
 KVM_MEM_READONLY: Final = 1 << 1
+KVM_MEM_GUEST_MEMFD: Final = 1 << 2
 KVM_USER_MEM_SLOTS: Final = 32767
 KVM_MEM_MAX_NR_PAGES: Final = (1 << 31) - 1
 

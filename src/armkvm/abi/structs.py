@@ -17,6 +17,18 @@ class KvmUserspaceMemoryRegion(Structure):
     ]
 
 
+class KvmUserspaceMemoryRegion2(Structure):
+    """The same, and memory of a guest_memfd, which arm64 has not."""
+
+    _fields_ = [
+        *KvmUserspaceMemoryRegion._fields_,
+        ("guest_memfd_offset", c_uint64),
+        ("guest_memfd", c_uint32),
+        ("pad1", c_uint32),
+        ("pad2", c_uint64 * 14),
+    ]
+
+
 class KvmIrqLevel(Structure):
     _fields_ = [("irq", c_uint32), ("level", c_uint32)]
 

@@ -62,6 +62,7 @@ _FIXED: dict[int, int] = {
     Cap.SYSTEM_EVENT_DATA: 1,
     Cap.ARM_SYSTEM_SUSPEND: 1,
     Cap.COUNTER_OFFSET: 1,
+    Cap.USER_MEMORY2: 1,
     Cap.ARM_SUPPORTED_REG_MASK_RANGES: 1 << 0,  # the range of feature ID registers
 }
 

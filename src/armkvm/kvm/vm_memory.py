@@ -87,6 +87,25 @@ class VmMemory(File):
                 slot, flags, guest_phys_addr, memory_size, userspace_addr, segments
             )
 
+    @ioctl(nr.KVM_SET_USER_MEMORY_REGION2, st.KvmUserspaceMemoryRegion2, memory=_MEMORY)
+    def set_user_memory_region2(
+        self,
+        slot: int,
+        guest_phys_addr: int,
+        memory_size: int,
+        memory: Writable | Sequence[tuple[int, Writable]] | None = None,
+        flags: int = 0,
+        *,
+        userspace_addr: int | None = None,
+        guest_memfd: int = 0,
+        guest_memfd_offset: int = 0,
+    ) -> None:
+        """KVM_SET_USER_MEMORY_REGION2: the same; EINVAL for KVM_MEM_GUEST_MEMFD, as on arm64."""
+        del guest_memfd, guest_memfd_offset  # looked at with that flag only
+        self.set_user_memory_region(
+            slot, guest_phys_addr, memory_size, memory, flags, userspace_addr=userspace_addr
+        )
+
     @ioctl(nr.KVM_GET_DIRTY_LOG, st.KvmDirtyLog, ret=_put_dirty_log)
     def get_dirty_log(self, slot: int) -> bytes:
         """KVM_GET_DIRTY_LOG: a bitmap of whole 64-bit words, bit n for page n of the slot.
