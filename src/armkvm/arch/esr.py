@@ -28,6 +28,7 @@ EC_SP_ALIGN: Final = 0x26
 EC_SERROR: Final = 0x2F
 EC_BREAKPT_LOW: Final = 0x30
 EC_SOFTSTP_LOW: Final = 0x32
+EC_WATCHPT_LOW: Final = 0x34
 EC_BRK64: Final = 0x3C
 
 SERROR_IDS: Final = 1 << 24  # SError: the rest of the ISS is implementation defined
@@ -51,6 +52,7 @@ EC_NAMES: Final = {
     EC_SERROR: "SERROR",
     EC_BREAKPT_LOW: "BREAKPT_LOW",
     EC_SOFTSTP_LOW: "SOFTSTP_LOW",
+    EC_WATCHPT_LOW: "WATCHPT_LOW",
     EC_BRK64: "BRK64",
 }
 

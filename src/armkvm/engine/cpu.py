@@ -10,8 +10,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from armkvm.arch.debug import WATCHPOINTS, Watchpoint
 from armkvm.arch.sysreg import BY_ENCODING, SYSREGS, SysReg
 from armkvm.arch.timer import NEVER
 from armkvm.engine import layout
@@ -124,6 +126,18 @@ class Cpu:
     def kick(self) -> None:
         """From any thread: leave guest code soon. Holds until the next `run` has returned."""
         self.engine.kick(self.address)
+
+    def set_watchpoints(self, watchpoints: Sequence[Watchpoint]) -> None:
+        """The watchpoints from now on, four at the most, for exceptions to EL2.
+
+        A hit ends `run` with TRAP: ESR_EL2 and FAR_EL2 say which, the instruction has not begun.
+        """
+        s = self.state
+        for n in range(WATCHPOINTS):
+            of = watchpoints[n] if n < len(watchpoints) else Watchpoint(0, 0)
+            s.watchpoints[3 * n : 3 * n + 3] = [*of]
+        s.watching = int(bool(watchpoints))
+        self.engine.flush_all(self.address)
 
     # -- PSTATE and registers -------------------------------------------------------------
     @property

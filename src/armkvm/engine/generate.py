@@ -11,6 +11,7 @@ from armkvm.engine.llvm.code import HANDLER, SLOW, Routine
 from armkvm.engine.llvm.module import Module
 from armkvm.engine.native import (
     control,
+    debug,
     exception,
     fpenv,
     gic,
@@ -27,7 +28,8 @@ from armkvm.isa.decode import tree
 from armkvm.isa.table import Form
 
 NATIVE = (
-    walk, icache, memory, tlb, exception, timer, gic, gic_registers, gic_window, fpenv, control,
+    walk, icache, debug, memory, tlb, exception, timer, gic, gic_registers, gic_window, fpenv,
+    control,
 )  # fmt: skip
 
 

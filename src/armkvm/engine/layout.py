@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 
+from armkvm.arch import debug
 from armkvm.arch.sysreg import STORED
 
 ZERO_SLOT, DUMP_SLOT, SP_SLOT = 32, 33, 31
@@ -34,7 +35,7 @@ bounce_host0 bounce_host1 bounce_size bounce_split
 walk_ipa walk_attr walk_shift walk_ng walk_par
 ich_hcr ich_vmcr ich_ap0r ich_ap1r ich_lr0 ich_lr1 ich_lr2 ich_lr3
 icc_sre gicv_base gicv_size phys_deactivated ich_counted_id
-el0_count mode_count tde
+el0_count mode_count tde watching
 """.split()  # noqa: SIM905 - a table reads better than 60 quoted strings
 
 V_OFFSET = 1088
@@ -56,6 +57,11 @@ ITLB_ENTRIES = 1024  # {tag, records, log2 of the block size, unused}
 ITLB_ENTRY = 32
 NO_TAG = 0x800  # no tag has this bit: tags are page addresses, with low bits for a misalignment
 
+# Behind the system registers: {DBGWVR<n>_EL1, DBGWCR<n>_EL1, the context ID it is linked to}
+WATCHPOINTS = SYSREG_BASE + 8 * len(STORED)
+WATCHPOINT = 24
+WATCH_VALUE, WATCH_CONTROL, WATCH_CONTEXT = 0, 8, 16
+
 PAGE_MASK = -4096
 RECORD = 32
 RECORD_SHIFT = 5
@@ -68,7 +74,7 @@ PAGE_WORDS = PAGE_RECORDS + 96  # the fetched instructions: a copy of the guest 
 PAGE_STRIDE = PAGE_WORDS + 4096
 assert PAGE_WORDS % 64 == PAGE_STRIDE % 64 == 0
 
-TLB_BASE = (SYSREG_BASE + 8 * len(STORED) + 4095) & ~4095
+TLB_BASE = (WATCHPOINTS + debug.WATCHPOINTS * WATCHPOINT + 4095) & ~4095
 DTLB_SIZE = DTLB_ENTRIES * DTLB_ENTRY
 ITLB_SIZE = ITLB_ENTRIES * ITLB_ENTRY
 DTLB_EL1 = TLB_BASE
@@ -106,8 +112,10 @@ class State(ctypes.Structure):
         ("bounce", ctypes.c_uint64 * 8),
         ("context_keys", ctypes.c_uint64 * CONTEXTS),
         *((r.field, ctypes.c_uint64) for r in STORED),
+        ("watchpoints", ctypes.c_uint64 * (debug.WATCHPOINTS * WATCHPOINT // 8)),
     ]
 
 
 assert State.context_keys.offset == CONTEXT_KEYS
+assert State.watchpoints.offset == WATCHPOINTS
 assert getattr(State, STORED[-1].field).offset == OFFSET[STORED[-1].field]

@@ -9,9 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from armkvm.arch.debug import BREAKPOINTS, CONTEXT_AWARE, WATCHPOINTS
+
 MIDR = (
     0x000F_A4B1  # implementer 0: reserved for software use; architecture 0xf: see the ID registers
 )
+
+
+def _debug_resources() -> int:
+    """BRPs, WRPs and CTX_CMPs."""
+    return BREAKPOINTS - 1 << 12 | WATCHPOINTS - 1 << 20 | len(CONTEXT_AWARE) - 1 << 28
 
 
 def id_registers(announced: Mapping[str, int]) -> dict[str, int]:
@@ -20,8 +27,8 @@ def id_registers(announced: Mapping[str, int]) -> dict[str, int]:
         "midr_el1": MIDR,
         # EL0, EL1: AArch64 only. CSV2, CSV3: nothing here speculates.
         "id_aa64pfr0_el1": 1 | 1 << 4 | 1 << 56 | 1 << 60,
-        # DebugVer Armv8.0, 6 breakpoints, 4 watchpoints, 2 of the breakpoints match contexts.
-        "id_aa64dfr0_el1": 6 | 5 << 12 | 3 << 20 | 1 << 28,
+        # DebugVer Armv8.0
+        "id_aa64dfr0_el1": 6 | _debug_resources(),
         # 44-bit addresses, 16-bit ASIDs, all three granules.
         "id_aa64mmfr0_el1": 4 | 2 << 4 | 1 << 20,
         # Lines of 64 bytes. IDC: stores need no cleaning. Not DIC: fetching what somebody else has

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from armkvm.arch import esr
-from armkvm.arch.sysreg import DCZID_BS
 from armkvm.engine import layout
 from armkvm.engine.llvm.code import Code, Routine
 from armkvm.engine.llvm.ir import CPU, LIKELY, RAM, UNLIKELY, Pointer
@@ -31,6 +30,7 @@ from armkvm.engine.native.memory import (
     ACCESS_ZERO,
     ALIGN_SHIFT,
     ELEMENT_SHIFT,
+    ZERO_BLOCK,
     mem_access,
     mem_commit,
 )
@@ -39,7 +39,6 @@ from armkvm.isa.machine import Machine, Span, Transfer
 from armkvm.isa.table import Form
 from armkvm.isa.value import Value, bits
 
-ZERO_BLOCK = 4 << DCZID_BS  # bytes that DC ZVA clears
 _FLAGS = {
     "unpriv": ACCESS_UNPRIV, "cache": ACCESS_CACHE, "icache": ACCESS_CACHE | ACCESS_ICACHE,
     "zero": ACCESS_ZERO, "atomic": ACCESS_ATOMIC,

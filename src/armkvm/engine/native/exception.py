@@ -17,7 +17,14 @@ from armkvm.engine.llvm.ir import RAM, UNLIKELY, Function, bit, flag
 from armkvm.engine.llvm.native import exported, native
 from armkvm.engine.native.gic import ich_signals
 from armkvm.engine.native.gic_window import gicv_access
-from armkvm.engine.native.memory import ACCESS_ATOMIC, ACCESS_CACHE, ACCESS_WRITE, STAGE1
+from armkvm.engine.native.memory import (
+    ACCESS_ATOMIC,
+    ACCESS_CACHE,
+    ACCESS_WRITE,
+    STAGE1,
+    WATCHPOINT,
+    check_watchpoints,
+)
 from armkvm.engine.native.walk import WALK_EL0, segment, walk
 from armkvm.isa.value import Value
 
@@ -208,12 +215,14 @@ def _sys_iss(w: Value) -> Value:
 
 @routine
 def mem_fault(fn: Code) -> None:
-    """A slow access failed: an abort to EL1, or a stage 2 abort for the hypervisor.
+    """A slow access failed: an abort to EL1, a stage 2 abort or a watchpoint for the hypervisor.
 
     arg0: what its instruction says of it (ISV, SAS, SSE, SRT, SF, AR), 0 for no syndrome.
     """
     isv = fn.get("arg0")
     access = fn.get("access")
+    with fn.if_(fn.get("fault_kind").eq(WATCHPOINT)):
+        fn.tail(watchpoint)
     cache = (access & ACCESS_CACHE).ne(0)
     write = ((access & ACCESS_WRITE).ne(0) | cache) & ~_reading_fails(fn)
     iss = write.zext("i64") * e.DABT_WNR | cache.zext("i64") * e.DABT_CM
@@ -224,10 +233,21 @@ def mem_fault(fn: Code) -> None:
     in_window = (fn.get("fault_ipa") - fn.get("gicv_base")).ult(fn.get("gicv_size"))
     with fn.if_(in_window & isv.ne(0)):
         # Not a fault: stage 2 maps the GIC's virtual CPU interface there.
+        with fn.if_(fn.get("watching").ne(0)):
+            with fn.if_(check_watchpoints(fn, fn.get("fault_va"), access).ne(0)):
+                fn.tail(watchpoint)
         fn.tail(gicv_access)
     fn.put("esr_el2", iss | isv | syndrome(e.EC_DABT_LOW, e.FSC_TRANSLATION_L3))
     fn.put("far_el2", fn.get("fault_va"))
     fn.put("hpfar_el2", fn.get("fault_ipa").lshr(12) << 4)
+    fn.leave(Exit.TRAP)
+
+
+@routine
+def watchpoint(fn: Code) -> None:
+    """A Watchpoint exception (MDCR_EL2.TDE): nothing of the access has happened."""
+    fn.put("esr_el2", fn.get("fault_status") | syndrome(e.EC_WATCHPT_LOW))
+    fn.put("far_el2", fn.get("fault_va"))
     fn.leave(Exit.TRAP)
 
 

@@ -4,15 +4,20 @@
 software TLB and gives a host pointer. An access that crosses a page goes through a 64-byte bounce
 buffer that `mem_commit` writes back. A page that holds decoded records never has a write entry in
 any TLB: a write to it comes here and drops the records first (icache.py). Device memory, and
-everything while SCTLR_EL1.A is set, never gets an entry either: alignment is checked here.
+everything while SCTLR_EL1.A is set, never gets an entry either: alignment is checked here. Nor does
+a page what is watched of it: watchpoints (debug.py) are compared here, behind all faults of the
+access and before anything comes of it (D1.3.5, the priority of synchronous exceptions).
 """
 
 from __future__ import annotations
 
-from armkvm.arch.esr import FSC_ALIGNMENT, FSC_MASK
+from armkvm.arch.debug import LSC_LOAD, LSC_STORE
+from armkvm.arch.esr import DABT_CM, DABT_WNR, FSC_ALIGNMENT, FSC_DEBUG, FSC_MASK
+from armkvm.arch.sysreg import DCZID_BS
 from armkvm.engine import layout
-from armkvm.engine.llvm.ir import Function, Pointer, bit
+from armkvm.engine.llvm.ir import Function, Pointer, bit, flag
 from armkvm.engine.llvm.native import native
+from armkvm.engine.native.debug import watched_page, watchpoint_match
 from armkvm.engine.native.icache import copy_bytes, drop_page
 from armkvm.engine.native.walk import WALK_EL0, WALK_WRITE, host_of, segment, walk
 from armkvm.isa.value import Value
@@ -23,7 +28,9 @@ ACCESS_ICACHE = 1 << 12  # with CACHE: what was fetched from there is dropped
 ACCESS_ATOMIC = 1 << 13  # a read-modify-write
 ALIGN_SHIFT, ELEMENT_SHIFT = 16, 24  # required alignment; element size, for Device and SCTLR.A
 
-NO_FAULT, STAGE1, STAGE2 = 0, 1, 2  # fault_kind
+NO_FAULT, STAGE1, STAGE2, WATCHPOINT = 0, 1, 2, 3  # fault_kind
+
+ZERO_BLOCK = 4 << DCZID_BS  # bytes that DC ZVA clears; DC IVAC has a line, as many (CTR_EL0)
 
 
 @native
@@ -57,6 +64,12 @@ def translate_page(fn: Function, va: Value, flags: Value) -> Value:
     write = write & ~cache  # DC IVAC wants the permission and leaves the data alone
     with fn.if_(write & (seg_flags & layout.SEG_READONLY).ne(0)):
         _stage2_fault(fn, ipa, va)
+    watched = fn.var("i64", 0)
+    with fn.if_(fn.get("watching").ne(0)):
+        watched.set(watched_page(fn, va, el0.zext("i64")))
+        with fn.if_(watched.get().ne(0)):
+            with fn.if_(check_watchpoints(fn, va, flags).ne(0)):
+                fn.ret(0)
     host = host_of(seg, ipa)
     code = (flags & ACCESS_ICACHE).ne(0)
     with fn.if_(write | code):
@@ -69,9 +82,38 @@ def translate_page(fn: Function, va: Value, flags: Value) -> Value:
             log = fn.pointer(seg.get(layout.SEG_LOG) + offset.lshr(15))
             mask = fn.const("i8", 1) << (offset.lshr(12) & 7).trunc("i8")
             log.store(log.load("i8") | mask)
-    with fn.if_(~checked & ~cache):
-        _refill(fn, va, host, write, el0)
+    # A store that is watched leaves loads their entry; an atomic access looks at the tag for
+    # writes alone, so where loads are watched there is none.
+    fast = ~flag(watched.get(), LSC_LOAD)
+    with fn.if_(~checked & ~cache & fast):
+        _refill(fn, va, host, write & ~flag(watched.get(), LSC_STORE), el0)
     return host | (va & 4095)
+
+
+@native
+def check_watchpoints(fn: Function, va: Value, flags: Value) -> Value:
+    """1, fault_* if a watchpoint matches what an access touches of the page at va."""
+    el0 = (fn.get("el").eq(0) | flag(flags, ACCESS_UNPRIV)).zext("i64")
+    write, cache = flag(flags, ACCESS_WRITE), flag(flags, ACCESS_CACHE)
+    block = cache | flag(flags, ACCESS_ZERO)
+    first = fn.select(block, va & -ZERO_BLOCK, va)
+    room = fn.i64(4096) - (va & 4095)
+    size = flags & 0xFF
+    size = fn.select(block, ZERO_BLOCK, fn.select(size.ult(room), size, room))
+
+    def check(kind: int, iss: Value) -> None:
+        with fn.if_(watchpoint_match(fn, first, size, el0, fn.i64(kind)).ne(0)):
+            fn.put("fault_kind", WATCHPOINT)
+            fn.put("fault_status", iss | FSC_DEBUG)
+            fn.ret(1)
+
+    # Of the maintenance of caches only DC IVAC counts, as a store (D2.9.6). An atomic access that a
+    # watchpoint for loads matches is reported as one, else as a store.
+    with fn.if_((~write | flag(flags, ACCESS_ATOMIC)) & ~cache):
+        check(LSC_LOAD, fn.i64(0))
+    with fn.if_(write):
+        check(LSC_STORE, cache.zext("i64") * DABT_CM | DABT_WNR)
+    return fn.i64(0)
 
 
 def _stage2_fault(fn: Function, ipa: Value, va: Value) -> None:
@@ -130,7 +172,7 @@ def mem_access(fn: Function, va: Value, flags: Value) -> Pointer:
     with fn.if_(first.eq(0) | size.ule(room)):
         fn.ret(fn.pointer(first))
     second_va = va + room
-    second = translate_page(fn, second_va, flags)
+    second = translate_page(fn, second_va, flags - room)  # the size is what is left
     with fn.if_(second.eq(0)):
         fn.ret(fn.null())
     bounce = fn.cpu + layout.BOUNCE

@@ -1,0 +1,41 @@
+"""Breakpoint and watchpoint registers (Arm ARM D2.9, D17.3: DBGBCR<n>_EL1, DBGWCR<n>_EL1).
+
+Left out: fields that nobody here reads.
+"""
+
+from typing import Final, NamedTuple
+
+# ID_AA64DFR0_EL1.BRPs, CTX_CMPs and WRPs, plus one each: as Cortex-A57 and A76 have them
+BREAKPOINTS: Final = 6
+CONTEXT_AWARE: Final = range(4, BREAKPOINTS)  # compare a context too
+WATCHPOINTS: Final = 4
+
+# DBGBCR<n>_EL1 and DBGWCR<n>_EL1
+DBGCR_E: Final = 1 << 0
+DBGCR_LBN_SHIFT: Final = 16  # four bits: the breakpoint that it is linked to
+
+BCR_BT_SHIFT: Final = 20  # four bits: what it compares
+BT_ADDRESS: Final = (0b0000, 0b0001)  # alone; and linked to a context
+BT_CONTEXT_LINKED: Final = 0b0011  # CONTEXTIDR_EL1, for those that link to it
+
+WCR_PAC_SHIFT: Final = 1  # PAC: accesses of EL1, of EL0
+WCR_LSC_SHIFT: Final = 3
+WCR_BAS_SHIFT: Final = 5  # eight bits, a byte each
+WCR_HMC: Final = 1 << 13
+WCR_SSC_SHIFT: Final = 14
+WCR_WT: Final = 1 << 20  # linked
+WCR_MASK_SHIFT: Final = 24  # five bits: how many bits of the address are ignored
+
+PAC_EL1, PAC_EL0 = 1, 2
+LSC_LOAD, LSC_STORE = 1, 2
+
+# Without large addresses (FEAT_LVA) bits [48:2] of an address are compared: a tag never is.
+DEBUG_ADDRESS: Final = (1 << 49) - 1
+
+
+class Watchpoint(NamedTuple):
+    """One watchpoint: its two registers, and the context ID that it is linked to (WT)."""
+
+    value: int  # DBGWVR<n>_EL1
+    control: int  # DBGWCR<n>_EL1
+    context: int = 0  # DBGBVR<LBN>_EL1[31:0]
