@@ -22,6 +22,7 @@ from tests.lockstep.syndrome import access_syndrome, access_va, sys_iss
 from tests.lockstep.sysregs import SystemRegisters
 from unicorn import arm64_const as regs
 
+from armkvm.arch.debug import Watchpoint
 from armkvm.arch.sysreg import BY_ENCODING, SysReg
 from armkvm.arch.timer import NEVER, NS_PER_TICK_SHIFT
 from armkvm.engine import layout
@@ -224,6 +225,9 @@ class UnicornCpu:
         """Write a stored system register. KeyError where there is none."""
         r = self._stored((op0, op1, crn, crm, op2))
         setattr(self.state, r.field, value & r.mask | r.ones)
+
+    def set_watchpoints(self, watchpoints: Sequence[Watchpoint], /) -> None:
+        """There are none: no debugger looks at this CPU."""
 
     def take_exception(self, esr: int, far: int = 0, kind: str = "sync") -> None:
         """AArch64.TakeException to EL1, from the present PC."""

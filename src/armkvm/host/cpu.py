@@ -11,6 +11,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from armkvm.arch.debug import Watchpoint
 from armkvm.engine.stage2 import Backing
 
 # Why run() returned, as hypervisor code names it (ARM_EXCEPTION_IRQ, ARM_EXCEPTION_TRAP); LIMIT is
@@ -115,6 +116,7 @@ class GuestCpu(Protocol):
     def set_sysreg(
         self, op0: int, op1: int, crn: int, crm: int, op2: int, value: int, /
     ) -> None: ...
+    def set_watchpoints(self, watchpoints: Sequence[Watchpoint], /) -> None: ...
     def take_exception(self, esr: int, far: int = 0, kind: str = "sync") -> None: ...
 
 

@@ -41,8 +41,6 @@ class HostKind:
     max_vcpus: int
     midr: int  # MIDR_EL1: whose CPUs they are, which, and their revision
     ctr: int = 0x8444_C004  # CTR_EL0: lines of 64 bytes; new code takes cleaning, invalidation
-    breakpoints: int = 6
-    watchpoints: int = 4
     ras: bool = False  # the RAS extension: a virtual SError has a syndrome
 
     @property

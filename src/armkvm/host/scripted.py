@@ -22,6 +22,7 @@ import ctypes
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
+from armkvm.arch.debug import Watchpoint
 from armkvm.arch.esr import EC_SERROR, EC_SHIFT, IL
 from armkvm.arch.timer import NEVER, NS_PER_TICK_SHIFT, armed
 from armkvm.arch.word import M64
@@ -180,6 +181,9 @@ class ScriptedCpu:
     def set_sysreg(self, op0: int, op1: int, crn: int, crm: int, op2: int, value: int, /) -> None:
         """Write a stored system register."""
         self._sysregs[op0, op1, crn, crm, op2] = value
+
+    def set_watchpoints(self, watchpoints: Sequence[Watchpoint], /) -> None:
+        """Nothing of it is seen: a script accesses devices alone, and stage 2 faults come first."""
 
     def take_exception(self, esr: int, far: int = 0, kind: str = "sync") -> None:
         """Recorded; the operation that caused it is over, and what follows is at the vector.

@@ -17,6 +17,7 @@ from armkvm.abi.kvm import (
     KVM_MAX_IRQ_ROUTES,
     KVM_USER_MEM_SLOTS,
 )
+from armkvm.arch.debug import BREAKPOINTS, WATCHPOINTS
 from armkvm.host.host import HostKind
 from armkvm.kvm.debug import KVM_GUESTDBG_VALID_MASK
 from armkvm.kvm.file import fail
@@ -56,6 +57,8 @@ _FIXED: dict[int, int] = {
     Cap.MANUAL_DIRTY_LOG_PROTECT2: MANUAL_DIRTY_LOG_PROTECT,
     Cap.ARM_NISV_TO_USER: 1,
     Cap.ARM_INJECT_EXT_DABT: 1,
+    Cap.GUEST_DEBUG_HW_BPS: BREAKPOINTS,
+    Cap.GUEST_DEBUG_HW_WPS: WATCHPOINTS,
     Cap.STEAL_TIME: 1,
     Cap.SET_GUEST_DEBUG2: KVM_GUESTDBG_VALID_MASK,
     Cap.PTP_KVM: 1,
@@ -76,10 +79,6 @@ def check_extension(kind: HostKind, cap: int) -> int:
             return kind.max_vcpus
         case Cap.ARM_VM_IPA_SIZE:
             return kind.ipa_limit
-        case Cap.GUEST_DEBUG_HW_BPS:
-            return kind.breakpoints
-        case Cap.GUEST_DEBUG_HW_WPS:
-            return kind.watchpoints
         case Cap.ARM_INJECT_SERROR_ESR:
             return int(kind.ras)
         case Cap.MSI_DEVID:

@@ -2,17 +2,22 @@
 
 BRK exits (MDCR_EL2.TDE). Single step is the engine's exact instruction limit where hardware has
 PSTATE.SS; an instruction that KVM emulates is a step too. Hardware breakpoints compare the PC
-before each instruction, so a guest that has one runs step by step. Left out: watchpoints (they
-never match), the guest's own debugging with breakpoint registers.
+before each instruction, so a guest that has one runs step by step; of their registers only the
+address counts. Watchpoints are the engine's (engine/native/debug.py): with one the guest runs as
+freely as without, and accesses to its page go the slow way. Left out: the guest's own debugging
+with breakpoint registers, links to a VMID, which user space cannot know.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from armkvm.abi import kvm as k
+from armkvm.arch import debug as d
 from armkvm.arch import esr as e
+from armkvm.arch.debug import Watchpoint
 from armkvm.host.cpu import EXIT_LIMIT, EXIT_TRAP
 from armkvm.kvm.file import fail
 
@@ -24,7 +29,6 @@ KVM_GUESTDBG_VALID_MASK: Final = (
     k.KVM_GUESTDBG_ENABLE | k.KVM_GUESTDBG_USE_SW_BP | k.KVM_GUESTDBG_USE_HW
     | k.KVM_GUESTDBG_SINGLESTEP
 )  # fmt: skip
-BCR_ENABLE: Final = 1
 
 
 class GuestDebug:
@@ -34,18 +38,20 @@ class GuestDebug:
         self.vcpu = vcpu
         self.single_step = bool(args.control & k.KVM_GUESTDBG_SINGLESTEP)
         self.breakpoints: frozenset[int] = frozenset()
+        self.watchpoints: tuple[Watchpoint, ...] = ()
         if args.control & k.KVM_GUESTDBG_USE_HW:
-            present = range(vcpu.vm.host.kind.breakpoints)
             self.breakpoints = frozenset(
-                args.dbg_bvr[i] & ~3 for i in present if args.dbg_bcr[i] & BCR_ENABLE
+                args.dbg_bvr[i] & ~3
+                for i in range(d.BREAKPOINTS)
+                if args.dbg_bcr[i] & d.DBGCR_E and _type(args.dbg_bcr[i]) in d.BT_ADDRESS
             )
+            self.watchpoints = tuple(_watchpoints(args))
         self._from: int | None = None  # PC of the instruction that is being stepped
 
     def before_entry(self) -> bool:
         """An exception is due before the next instruction: kvm_run has the exit."""
         pc = self.vcpu.state.pc
         if self.single_step and self._from is not None and pc != self._from:
-            self._from = None
             self.exit(e.EC_SOFTSTP_LOW << e.EC_SHIFT | e.IL | e.FSC_DEBUG)
             return True
         if pc in self.breakpoints:
@@ -69,12 +75,32 @@ class GuestDebug:
         return code
 
     def exit(self, esr: int) -> None:
-        """Fill in KVM_EXIT_DEBUG."""
+        """Fill in KVM_EXIT_DEBUG. Where user space goes on, a step begins anew."""
+        self._from = None
         run = self.vcpu.run_struct
         run.exit_reason = k.KVM_EXIT_DEBUG
         run.debug.hsr = esr & 0xFFFF_FFFF
         run.debug.hsr_high = esr >> 32
         run.flags = k.KVM_DEBUG_ARCH_HSR_HIGH_VALID
+
+
+def _type(control: int) -> int:
+    return control >> d.BCR_BT_SHIFT & 0xF
+
+
+def _watchpoints(args: KvmGuestDebug) -> Iterator[Watchpoint]:
+    """Those that are enabled; one with a link that leads nowhere is not (D2.9.7)."""
+    for n in range(d.WATCHPOINTS):
+        control, context = args.dbg_wcr[n], 0
+        if control & d.WCR_WT:
+            link = control >> d.DBGCR_LBN_SHIFT & 0xF
+            linked = args.dbg_bcr[link]
+            if link not in d.CONTEXT_AWARE or _type(linked) != d.BT_CONTEXT_LINKED:
+                continue
+            control &= ~d.DBGCR_E | linked & d.DBGCR_E
+            context = args.dbg_bvr[link] & 0xFFFF_FFFF
+        if control & d.DBGCR_E:
+            yield Watchpoint(args.dbg_wvr[n], control, context)
 
 
 def set_guest_debug(vcpu: Vcpu, args: KvmGuestDebug) -> None:
@@ -87,7 +113,11 @@ def set_guest_debug(vcpu: Vcpu, args: KvmGuestDebug) -> None:
     if args.control & ~KVM_GUESTDBG_VALID_MASK:
         fail(errno.EINVAL)
     enabled = bool(args.control & k.KVM_GUESTDBG_ENABLE)
+    before = vcpu.guest_debug.watchpoints if vcpu.guest_debug else ()
     vcpu.guest_debug = GuestDebug(vcpu, args) if enabled else None
+    watchpoints = vcpu.guest_debug.watchpoints if vcpu.guest_debug else ()
+    if watchpoints != before:
+        vcpu.cpu.set_watchpoints(watchpoints)
     vcpu.state.tde = int(enabled)
     vcpu.vm.written()
 
@@ -98,4 +128,6 @@ def kvm_handle_guest_debug(vcpu: Vcpu, esr: int) -> int:
     if debug is None or (esr >> e.EC_SHIFT == e.EC_SOFTSTP_LOW and not debug.single_step):
         return 1  # a step on the way to a breakpoint
     debug.exit(esr)
+    if esr >> e.EC_SHIFT == e.EC_WATCHPT_LOW:
+        vcpu.run_struct.debug.far = vcpu.state.far_el2
     return 0

@@ -74,7 +74,7 @@ def _exit_handlers() -> tuple[ExitHandler, ...]:
     table[e.EC_SYS64] = kvm_handle_sys_reg
     table[e.EC_IABT_LOW] = kvm_handle_guest_abort
     table[e.EC_DABT_LOW] = kvm_handle_guest_abort
-    for ec in (e.EC_SOFTSTP_LOW, e.EC_BREAKPT_LOW, e.EC_BRK64):
+    for ec in (e.EC_SOFTSTP_LOW, e.EC_WATCHPT_LOW, e.EC_BREAKPT_LOW, e.EC_BRK64):
         table[ec] = kvm_handle_guest_debug
     return tuple(table)
 
