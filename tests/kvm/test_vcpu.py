@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import gc
+import subprocess
+import sys
 import threading
 
 from tests.kvm.native import PMU, PSCI
@@ -43,6 +45,37 @@ def test_dropped_vms_leave_no_task_behind() -> None:
             del vm, vcpu
         gc.collect()
         assert not system.host.turn.tasks
+
+
+COME_AND_GO = """
+import threading
+from tests.kvm.native import RAM, Native, a64
+
+loop = [a64.tlbi("vmalle1is"), a64.add(0, 0, 1), a64.str_(0, 1), a64.b(-3)]
+with Native([*a64.mov(1, RAM + 0x1000), *loop], kind="vhe-gicv3") as m:
+
+    def goes_on():
+        before = m.memory[0x1000:0x1008]
+        while m.memory[0x1000:0x1008] == before:
+            pass
+
+    thread = threading.Thread(target=m.vcpu.run_raw)
+    thread.start()
+    for n in range(1, 40):
+        vcpu = m.vm.create_vcpu(n)
+        goes_on()
+        vcpu.close()
+    goes_on()
+    m.vcpu.kick()
+    thread.join()
+"""
+
+
+def test_vcpus_come_and_go_while_another_maintains_everybodys_tlbs() -> None:
+    """The engine goes from CPU to CPU for TLBI VMALLE1IS, without our knowing: one that was just
+    closed gave its TLBs back meanwhile."""
+    done = subprocess.run([sys.executable, "-c", COME_AND_GO], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_vcpu_that_is_closed_in_an_ioctl_goes_when_that_ends() -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+
+from armkvm.host.scripted import ScriptedBackend
+from armkvm.kvm import System
 
 MANY = """
 import gc, mmap
@@ -38,3 +42,15 @@ def test_memory_comes_back_without_the_cyclic_collector() -> None:
     addresses, resident = map(int, done.stdout.split())
     assert addresses <= 50
     assert resident <= 50
+
+
+def test_who_has_halted_the_vcpus_lets_nobody_else_resume_them() -> None:
+    with System(backend=ScriptedBackend()) as system, system.create_vm() as vm:
+        with vm.create_vcpu(0) as vcpu:
+            thread = threading.Thread(target=lambda: vm.memory_written(0, 0x1000))
+            with vm.halted():
+                thread.start()
+                thread.join(0.05)
+                assert vcpu.pause
+            thread.join()
+            assert not vcpu.pause

@@ -87,7 +87,8 @@ class Vcpu(Requests, VcpuIoctls):
         self.pages, self.run_struct, self.irq_level = page.pages, page.run, page.irq_level
         vm.coalesced_mmio.join(run_pages)
 
-        self.cpu = vm.system.backend.cpu(vm.stage2)
+        with vm.halted():  # TLB maintenance of other CPUs looks at each of them
+            self.cpu = vm.system.backend.cpu(vm.stage2)
         self.state: GuestState = self.cpu.state
         self.x = self.state.x
         self.stat = VcpuStat()
@@ -282,6 +283,7 @@ class Vcpu(Requests, VcpuIoctls):
                 # Also a CPU that it ran on earlier, if nobody has run there since.
                 if pcpu.state is self.state:
                     pcpu.remove()
-            self.cpu.close()
+            with self.vm.halted():  # others may be at its TLBs
+                self.cpu.close()
         finally:
             self.mutex.lock.release()

@@ -1,7 +1,8 @@
 """A virtual machine: the VM ioctls, after virt/kvm/kvm_main.c and arch/arm64/kvm/arm.c.
 
-Locks, outer first: a vCPU's mutex, `lock` (kvm->lock), `slots_lock`, `config_lock`. KVM_IRQ_LINE
-takes none of them, so it works while vCPUs run. Left out: MSI delivery, the SMCCC filter.
+Locks, outer first: a vCPU's mutex, `lock` (kvm->lock), `slots_lock`, `config_lock`, `halt_lock`.
+KVM_IRQ_LINE takes none of them, so it works while vCPUs run. Left out: MSI delivery, the SMCCC
+filter.
 """
 
 from __future__ import annotations
@@ -112,6 +113,7 @@ class Vm(VmMemory):
         self.lock = threading.Lock()
         self.slots_lock = threading.Lock()
         self.config_lock = threading.Lock()
+        self.halt_lock = threading.Lock()
         self.stage2 = system.backend.stage2()
         self.memslots = MemSlots(self.stage2, ipa_bits)
         self.vcpus: list[Vcpu] = []
@@ -185,7 +187,8 @@ class Vm(VmMemory):
                 raise
             self.created_vcpus += 1
             self._references += 1
-            self.vcpus.append(vcpu)
+            with self.halt_lock:  # whoever has halted the others does not know this one
+                self.vcpus.append(vcpu)
             return vcpu
 
     def find_vcpu(self, vcpu_id: int) -> Vcpu | None:
@@ -211,8 +214,11 @@ class Vm(VmMemory):
 
     @contextmanager
     def halted(self) -> Iterator[None]:
-        """kvm_arm_halt_guest() to kvm_arm_resume_guest(): no vCPU executes guest code meanwhile."""
-        with self.host.turn.time_stands():
+        """kvm_arm_halt_guest() to kvm_arm_resume_guest(): no vCPU executes guest code meanwhile.
+
+        One thread at a time: the first to be ready would let them go on under the others.
+        """
+        with self.halt_lock, self.host.turn.time_stands():
             for vcpu in self.vcpus:
                 vcpu.pause = True
                 vcpu.make_request(REQ_SLEEP)

@@ -25,8 +25,9 @@ OTHER = {
         "pmu", "guest_debug", "steal", "id_limits",
     },
     "Vm": {
-        "system", "host", "clock", "trace", "lock", "slots_lock", "config_lock", "stage2",
-        "memslots", "vcpus", "vgic", "mmio_bus", "limit", "voffset", "poffset", "timer_ppi",
+        "system", "host", "clock", "trace", "lock", "slots_lock", "config_lock", "halt_lock",
+        "stage2", "memslots", "vcpus", "vgic", "mmio_bus", "limit", "voffset", "poffset",
+        "timer_ppi",
         # of ioctls that scenarios do not use
         "manual_dirty_log_protect", "pmcr_n", "pmu_filter", "smccc_services", "coalesced_mmio",
         "ioeventfds", "irqfds", "id_regs",

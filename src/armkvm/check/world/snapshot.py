@@ -174,6 +174,7 @@ def _vm_key(vm: Vm) -> tuple[object, ...]:
         vm.lock.locked(),
         vm.config_lock.locked(),
         vm.slots_lock.locked(),
+        vm.halt_lock.locked(),
         len(vm.mmio_bus.ranges),
         _dist(vm.vgic) if vm.irqchip_in_kernel else None,
     )

@@ -249,7 +249,7 @@ class World:
     def vm(self) -> Vm:
         """KVM_CREATE_VM."""
         vm = self.system.create_vm()
-        belongs(vm, vm.lock, vm.config_lock, vm.slots_lock)
+        belongs(vm, vm.lock, vm.config_lock, vm.slots_lock, vm.halt_lock)
         self.vms.append(vm)
         return vm
 
