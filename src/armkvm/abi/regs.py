@@ -17,6 +17,8 @@ KVM_REG_SIZE_U128 = 4 << KVM_REG_SIZE_SHIFT
 KVM_REG_ARM_COPROC_MASK = 0x0FFF_0000
 KVM_REG_ARM_CORE = 0x0010 << 16
 KVM_REG_ARM_DEMUX = 0x0011 << 16
+KVM_REG_ARM_DEMUX_ID_SHIFT = 8
+KVM_REG_ARM_DEMUX_ID_CCSIDR = 0
 KVM_REG_ARM64_SYSREG = 0x0013 << 16
 KVM_REG_ARM_FW = 0x0014 << 16
 KVM_REG_ARM_FW_FEAT_BMAP = 0x0016 << 16
@@ -36,6 +38,12 @@ def sys_reg(op0: int, op1: int, crn: int, crm: int, op2: int) -> int:
     """Id of a system register (ARM64_SYS_REG)."""
     index = op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
     return KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG | index
+
+
+def ccsidr_reg(csselr: int) -> int:
+    """Id of the CCSIDR_EL1 that is read when CSSELR_EL1 has this value."""
+    cache = KVM_REG_ARM_DEMUX_ID_CCSIDR << KVM_REG_ARM_DEMUX_ID_SHIFT | csselr
+    return KVM_REG_ARM64 | KVM_REG_SIZE_U32 | KVM_REG_ARM_DEMUX | cache
 
 
 def fw_reg(number: int) -> int:

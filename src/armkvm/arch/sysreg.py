@@ -230,7 +230,7 @@ SYSREGS: list[SysReg] = [
     SysReg("MPIDR_EL1", (3, 0, 0, 0, 5), "id", "ro"),
     SysReg("REVIDR_EL1", (3, 0, 0, 0, 6), "id", "ro"),
     *_id_space(),
-    SysReg("CCSIDR_EL1", (3, 1, 0, 0, 0), "id", "ro"),
+    SysReg("CCSIDR_EL1", (3, 1, 0, 0, 0), "trapped", "ro"),
     SysReg("CLIDR_EL1", (3, 1, 0, 0, 1), "id", "ro"),
     SysReg("AIDR_EL1", (3, 1, 0, 0, 7), "id", "ro"),
     SysReg("CSSELR_EL1", (3, 2, 0, 0, 0), mask=0xF),

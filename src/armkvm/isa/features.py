@@ -35,7 +35,6 @@ def id_registers(announced: Mapping[str, int]) -> dict[str, int]:
         # written takes IC IVAU.
         "ctr_el0": 1 << 31 | 1 << 28 | 4 << 24 | 4 << 20 | 4 << 16 | 3 << 14 | 4,
         "clidr_el1": 1 << 27 | 1 << 24 | 1 << 21 | 3,
-        "ccsidr_el1": 127 << 13 | 3 << 3 | 2,
     }
     return {
         name: machine.get(name, 0) | announced.get(name, 0) for name in {**machine, **announced}

@@ -1,7 +1,7 @@
 """KVM_GET_ONE_REG, KVM_SET_ONE_REG and KVM_GET_REG_LIST, after arch/arm64/kvm/guest.c.
 
 Core registers are offsets into struct kvm_regs; timers, firmware and system registers have groups
-of their own. Left out: the demux group (cache sizes), SVE.
+of their own, and so have cache sizes, a register for each value of CSSELR_EL1. Left out: SVE.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from armkvm.abi import regs as r
 from armkvm.abi.kvm import KVM_ARM_VCPU_PSCI_0_2
 from armkvm.abi.psci import KVM_ARM_PSCI_0_1, KVM_ARM_PSCI_0_2, KVM_ARM_PSCI_1_0, KVM_ARM_PSCI_1_1
 from armkvm.abi.structs import KvmRegs, UserFpsimdState, UserPtRegs
-from armkvm.arch.sysreg import BY_ENCODING, STORED
+from armkvm.arch.sysreg import BY_ENCODING, BY_NAME, STORED
 from armkvm.arch.timer import NS_PER_TICK_SHIFT
 from armkvm.arch.word import M64
 from armkvm.kvm import arch_timer_context as at
@@ -23,7 +23,16 @@ from armkvm.kvm.id_regs import set_id_reg
 from armkvm.kvm.pmu.regs import USER as PMU_REGS
 from armkvm.kvm.pmu.regs import get_user, set_user
 from armkvm.kvm.psci import kvm_psci_version
-from armkvm.kvm.sys_regs import Encoding, sys_reg_descs
+from armkvm.kvm.sys_regs import (
+    CSSELR_MAX,
+    OSLSR_EL1,
+    USER_ONLY,
+    Encoding,
+    get_ccsidr,
+    set_ccsidr,
+    set_oslsr,
+    sys_reg_descs,
+)
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
@@ -38,8 +47,6 @@ MODES = (0b0000, 0b0100, 0b0101)  # EL0t, EL1t, EL1h
 
 # Registers that the engine runs natively and that live in struct kvm_regs, not in the system group.
 _IN_CORE = frozenset(("SPSR_EL1", "ELR_EL1"))
-# Host properties: the demux group has the cache sizes.
-_HIDDEN = frozenset(("CCSIDR_EL1",))
 
 
 def size_of(reg_id: int) -> int:
@@ -65,6 +72,8 @@ def _access(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
             return _core(vcpu, reg_id, value)
         case r.KVM_REG_ARM_FW | r.KVM_REG_ARM_FW_FEAT_BMAP:
             return _firmware(vcpu, reg_id, value)
+        case r.KVM_REG_ARM_DEMUX:
+            return _cache_size(vcpu, reg_id, value)
     if reg_id in _TIMER_REGS:
         return _timer(vcpu, reg_id, value)
     return _system(vcpu, reg_id, value)
@@ -83,7 +92,7 @@ def _core_size(offset: int) -> int:
 
 
 def _core(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
-    offset = (reg_id & 0xFFFF) * 4
+    offset = (reg_id & 0xF000_FFFF) * 4
     size = size_of(reg_id)
     if offset >= _CORE_END or offset + size >= _CORE_END:
         fail(errno.ENOENT)
@@ -125,11 +134,11 @@ def _core(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
 
 _TIMER_REGS = {
     r.KVM_REG_ARM_TIMER_CTL: (0, at.TIMER_REG_CTL),
-    r.KVM_REG_ARM_TIMER_CVAL: (0, at.TIMER_REG_CVAL),
     r.KVM_REG_ARM_TIMER_CNT: (0, at.TIMER_REG_CNT),
+    r.KVM_REG_ARM_TIMER_CVAL: (0, at.TIMER_REG_CVAL),
     r.KVM_REG_ARM_PTIMER_CTL: (1, at.TIMER_REG_CTL),
-    r.KVM_REG_ARM_PTIMER_CVAL: (1, at.TIMER_REG_CVAL),
     r.KVM_REG_ARM_PTIMER_CNT: (1, at.TIMER_REG_CNT),
+    r.KVM_REG_ARM_PTIMER_CVAL: (1, at.TIMER_REG_CVAL),
 }
 
 
@@ -213,6 +222,19 @@ def _services(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
     return value
 
 
+# cache sizes
+
+
+def _cache_size(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
+    """demux_c15_get() and set(). ENOENT, EINVAL."""
+    csselr = reg_id & 0xFFFF
+    if reg_id != r.ccsidr_reg(csselr) or csselr >= CSSELR_MAX:
+        fail(errno.ENOENT)
+    if value is not None:
+        set_ccsidr(vcpu, csselr, value)
+    return get_ccsidr(vcpu, csselr)
+
+
 # system registers
 
 
@@ -223,22 +245,21 @@ def _encoding(reg_id: int) -> Encoding:
 
 def _system(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
     """kvm_arm_sys_reg_get_reg() and set_reg()."""
-    if (
-        reg_id & r.KVM_REG_ARM_COPROC_MASK != r.KVM_REG_ARM64_SYSREG
-        or reg_id & r.KVM_REG_SIZE_MASK != r.KVM_REG_SIZE_U64
-    ):
-        fail(errno.ENOENT)
     enc = _encoding(reg_id)
+    if reg_id != r.sys_reg(*enc):
+        fail(errno.ENOENT)
     if enc in PMU_REGS:
         return _pmu(vcpu, enc, value)
     native = BY_ENCODING.get(enc)
     if native is None or not native.has_field:
         if enc not in _EMULATED:
             fail(errno.ENOENT)
-        if value is not None:
+        if enc == OSLSR_EL1 and value is not None:
+            set_oslsr(vcpu, value)
+        elif value is not None:
             vcpu.sys_regs[_EMULATED[enc]] = value
         return vcpu.sys_regs.get(_EMULATED[enc], 0)
-    if native.name in _IN_CORE or native.name in _HIDDEN:
+    if native.name in _IN_CORE:
         fail(errno.ENOENT)
     if value is None:
         return vcpu.cpu.get_sysreg(*enc)
@@ -264,13 +285,15 @@ def _pmu(vcpu: Vcpu, enc: Encoding, value: int | None) -> int:
 
 _EMULATED = {
     enc: name
-    for enc, (name, _access) in sys_reg_descs.items()
-    if name.startswith(("DBGB", "DBGW", "OSLSR", "DBGVCR")) and enc not in BY_ENCODING
+    for enc, (name, _) in [*sys_reg_descs.items(), *USER_ONLY.items()]
+    if enc in USER_ONLY or name.startswith(("DBGB", "DBGW", "OSLSR", "MDCCINT"))
 }
+# invariant_sys_regs: they come before the table of the others, which is in the encodings' order.
+_INVARIANT = [BY_NAME[name].enc for name in ("MIDR_EL1", "REVIDR_EL1", "AIDR_EL1")]
 
 
 def reg_list(vcpu: Vcpu) -> list[int]:
-    """kvm_arm_copy_reg_indices(): core, firmware, timer and system registers, in this order."""
+    """kvm_arm_copy_reg_indices(): all registers, in the kernel's order."""
     ids = [r.core_x(n) for n in range(31)]
     ids += [r.CORE_SP, r.CORE_PC, r.CORE_PSTATE, r.CORE_SP_EL1, r.CORE_ELR_EL1]
     ids += [r.core_reg(_SPSR + 8 * i) for i in range(5)]
@@ -278,7 +301,9 @@ def reg_list(vcpu: Vcpu) -> list[int]:
     ids += [r.core_reg(_FPSR, r.KVM_REG_SIZE_U32), r.core_reg(_FPCR, r.KVM_REG_SIZE_U32)]
     ids += [r.KVM_REG_ARM_PSCI_VERSION, *_WORKAROUNDS, *_SERVICES]
     ids += list(_TIMER_REGS)
-    native = [reg.enc for reg in STORED if reg.name not in _IN_CORE and reg.name not in _HIDDEN]
+    native = [reg.enc for reg in STORED if reg.name not in _IN_CORE]
     pmu = PMU_REGS if vcpu.pmu is not None else ()
-    ids += [r.sys_reg(*enc) for enc in sorted([*native, *_EMULATED, *pmu])]
+    table = sorted({*native, *_EMULATED, *pmu}.difference(_INVARIANT))
+    ids += [r.sys_reg(*enc) for enc in (*_INVARIANT, *table)]
+    ids += [r.ccsidr_reg(csselr) for csselr in range(CSSELR_MAX)]
     return ids

@@ -11,12 +11,14 @@ registers. Left out: AArch32 views, LORegions, statistical profiling, trace.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from armkvm.arch import esr as e
 from armkvm.arch.sysreg import STORED
 from armkvm.kvm import arch_timer_context as at
+from armkvm.kvm.file import fail
 from armkvm.kvm.inject_fault import kvm_inject_undefined
 from armkvm.kvm.kvm_emulate import kvm_incr_pc
 from armkvm.kvm.pmu import regs as pmu_regs
@@ -47,13 +49,32 @@ MIDR_EL1 = 3, 0, 0, 0, 0
 CTR_EL0 = 3, 3, 0, 0, 1
 CCSIDR_EL1 = 3, 1, 0, 0, 0
 CLIDR_EL1 = 3, 1, 0, 0, 1
+CSSELR_EL1 = 3, 2, 0, 0, 0
+CSSELR_MAX = 14  # seven levels, of data or unified caches and of instruction caches
+CSSELR_IND = 1 << 0
 # What reset_clidr() makes of a CTR_EL0 without IDC and DIC: Ctype1 separate caches, LoUIS, LoC and
 # LoUU at the first level.
 CLIDR_SEPARATE_L1 = 3 | 1 << 21 | 1 << 24 | 1 << 27
+CCSIDR_LINE_SIZE = 7
 CCSIDR_LINE_BASE = 2  # LineSize is log2 of a line's words, less two
 
+OSLSR_EL1 = 2, 0, 1, 1, 4
 OSLSR_OSLM = 1 << 3
 OSLSR_OSLK = 1 << 1
+
+# Registers that only user space reaches, with their reset values: 6.12 lists them on every host.
+# The guest's access is UNDEFINED: AArch32's are EL2's, the others belong to features (RAS, TCR2,
+# S1PIE) that its CPU has not.
+USER_ONLY: Final[dict[Encoding, tuple[str, int]]] = {
+    (2, 4, 0, 7, 0): ("DBGVCR32_EL2", 0),
+    (3, 0, 2, 0, 3): ("TCR2_EL1", 0),
+    (3, 0, 10, 2, 2): ("PIRE0_EL1", RESET_UNKNOWN),
+    (3, 0, 10, 2, 3): ("PIR_EL1", RESET_UNKNOWN),
+    (3, 0, 12, 1, 1): ("DISR_EL1", 0),
+    (3, 4, 3, 0, 0): ("DACR32_EL2", RESET_UNKNOWN),
+    (3, 4, 5, 0, 1): ("IFSR32_EL2", RESET_UNKNOWN),
+    (3, 4, 5, 3, 0): ("FPEXC32_EL2", 0x700),
+}
 
 
 def raz_wi(_vcpu: Vcpu, value: int | None) -> int | None:
@@ -90,6 +111,14 @@ def _oslsr(vcpu: Vcpu, value: int | None) -> int | None:
     if value is not None:
         raise Undefined
     return vcpu.sys_regs.get("OSLSR_EL1", OSLSR_OSLM)
+
+
+def _ccsidr(vcpu: Vcpu, value: int | None) -> int | None:
+    """access_ccsidr(): of the cache that CSSELR_EL1 selects; of none, Rt stays as it is."""
+    if value is not None:
+        raise Undefined
+    csselr = vcpu.cpu.get_sysreg(*CSSELR_EL1)
+    return get_ccsidr(vcpu, csselr) if csselr < CSSELR_MAX else None
 
 
 def _arch_timer(register: int) -> Access:
@@ -129,7 +158,7 @@ def _sys_reg_descs() -> dict[Encoding, tuple[str, Access]]:
         for op2, name in ((4, "DBGBVR"), (5, "DBGBCR"), (6, "DBGWVR"), (7, "DBGWCR")):
             table[2, 0, 0, n, op2] = f"{name}{n}_EL1", _stored(f"{name}{n}_EL1")
     for enc, name in (
-        ((2, 0, 0, 2, 0), "MDCCINT_EL1"), ((2, 0, 0, 0, 2), "OSDTRRX_EL1"),
+        ((2, 0, 0, 0, 2), "OSDTRRX_EL1"),
         ((2, 0, 0, 3, 2), "OSDTRTX_EL1"), ((2, 0, 0, 6, 2), "OSECCR_EL1"),
         ((2, 0, 1, 0, 0), "MDRAR_EL1"), ((2, 0, 1, 3, 4), "OSDLR_EL1"),
         ((2, 0, 1, 4, 4), "DBGPRCR_EL1"), ((2, 0, 7, 8, 6), "DBGCLAIMSET_EL1"),
@@ -138,10 +167,11 @@ def _sys_reg_descs() -> dict[Encoding, tuple[str, Access]]:
         ((2, 3, 0, 5, 0), "DBGDTRTX_EL0"),
     ):  # fmt: skip
         table[enc] = name, raz_wi
+    table[2, 0, 0, 2, 0] = "MDCCINT_EL1", _stored("MDCCINT_EL1")
     table[2, 0, 0, 2, 2] = "MDSCR_EL1", _stored("MDSCR_EL1")
     table[2, 0, 1, 0, 4] = "OSLAR_EL1", _oslar
-    table[2, 0, 1, 1, 4] = "OSLSR_EL1", _oslsr
-    table[2, 4, 0, 7, 0] = "DBGVCR32_EL2", _stored("DBGVCR32_EL2")
+    table[OSLSR_EL1] = "OSLSR_EL1", _oslsr
+    table[CCSIDR_EL1] = "CCSIDR_EL1", _ccsidr
     for crm in (6, 10, 14):
         table[1, 0, 7, crm, 2] = f"DC_SW_C{crm}", write_only_ignored
     for enc, name, register in (
@@ -197,13 +227,39 @@ def kvm_handle_sys_reg(vcpu: Vcpu, esr: int) -> int:
 def set_identity(vcpu: Vcpu) -> None:
     """Whose CPU it is: the host's. Its caches are made up, with lines as long (reset_clidr())."""
     kind = vcpu.vm.host.kind
-    line = min(kind.ctr & 0xF, kind.ctr >> 16 & 0xF)  # log2 of words
     cpu = vcpu.cpu
     cpu.set_sysreg(*MIDR_EL1, kind.midr)
     cpu.set_sysreg(*CTR_EL0, kind.ctr)
     cpu.set_sysreg(*CLIDR_EL1, CLIDR_SEPARATE_L1)
-    # One set of one way: nobody should do anything by set and way (get_ccsidr()).
-    cpu.set_sysreg(*CCSIDR_EL1, line - CCSIDR_LINE_BASE)
+
+
+def _least_ccsidr(vcpu: Vcpu, csselr: int) -> int:
+    """One set of one way, as nobody should do anything by set and way; the host's least lines."""
+    ctr = vcpu.vm.host.kind.ctr
+    return (ctr & 0xF if csselr & CSSELR_IND else ctr >> 16 & 0xF) - CCSIDR_LINE_BASE
+
+
+def get_ccsidr(vcpu: Vcpu, csselr: int) -> int:
+    """What CCSIDR_EL1 reads as for a value of CSSELR_EL1."""
+    if vcpu.ccsidr is None:
+        return _least_ccsidr(vcpu, csselr)
+    return vcpu.ccsidr[csselr]
+
+
+def set_ccsidr(vcpu: Vcpu, csselr: int, value: int) -> None:
+    """User space says what it is, the VM's CPUs came with it. EINVAL: lines that are too short."""
+    if value & CCSIDR_LINE_SIZE < _least_ccsidr(vcpu, csselr):
+        fail(errno.EINVAL)
+    if vcpu.ccsidr is None:
+        vcpu.ccsidr = [_least_ccsidr(vcpu, n) for n in range(CSSELR_MAX)]
+    vcpu.ccsidr[csselr] = value
+
+
+def set_oslsr(vcpu: Vcpu, value: int) -> None:
+    """set_oslsr_el1(): user space may take the lock, and change nothing else. EINVAL."""
+    if (value ^ OSLSR_OSLM) & ~OSLSR_OSLK:
+        fail(errno.EINVAL)
+    vcpu.sys_regs["OSLSR_EL1"] = value
 
 
 def set_gic_field(vcpu: Vcpu, gic: bool) -> None:
@@ -234,3 +290,4 @@ def reset(vcpu: Vcpu) -> None:
     state.mpidr_el1 = MPIDR_RES1 | n & 0xF | (n >> 4 & 0xFF) << 8 | (n >> 12 & 0xFF) << 16
     vcpu.sys_regs.clear()
     vcpu.sys_regs["OSLSR_EL1"] = OSLSR_OSLM
+    vcpu.sys_regs.update(USER_ONLY.values())

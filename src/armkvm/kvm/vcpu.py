@@ -117,6 +117,7 @@ class Vcpu(Requests, VcpuIoctls):
         self.reset_state: tuple[int, int] | None = None  # pc, x0 of a PSCI CPU_ON
         self.id_limits: dict[Encoding, int] = {}  # what its ID registers say at most
         self.sys_regs: dict[str, int] = {}  # registers that KVM emulates
+        self.ccsidr: list[int] | None = None  # by CSSELR_EL1, once user space has changed one
         self.core_spsr = [0] * 5  # SPSR of AArch32 modes; index 0 is SPSR_EL1, the engine's
         self.arch_timer = ArchTimer(self)
         self.arch_timer.vcpu_init()
