@@ -333,6 +333,119 @@ def test_a_thread_may_take_another_turn_in_its_own() -> None:
     assert cast.turn.owner is None
 
 
+def test_time_does_not_wait_for_a_turn_that_its_thread_gave_up_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The thread that could come back to it sleeps."""
+    monkeypatch.setattr(t, "OUTSIDE_GRACE_S", 10.0)
+    cast = Cast(3)
+    one, other, _ = cast.tasks
+    waited: list[bool] = []
+    look = cast.turn._somebody_returns
+
+    def somebody_returns(task: Task, me: int) -> bool:
+        waited.append(look(task, me))
+        return waited[-1]
+
+    monkeypatch.setattr(cast.turn, "_somebody_returns", somebody_returns)
+
+    def in_two(_task: Task) -> None:
+        cast.turn.take(other)
+        cast.sleep(other, 5000)
+        cast.turn.leave(other)
+        assert cast.turn.owner is one
+        cast.log.append(str(cast.clock.ns))
+
+    def idler(task: Task) -> None:
+        cast.sleep(task, 3000)
+        cast.turn.leave(task)
+
+    main = cast.turn.join()
+    cast.turn.take(main)
+    cast.start(0, in_two)
+    cast.start(2, idler)
+    cast.turn.leave(main)
+    cast.join()
+    assert cast.log == ["5000"]
+    assert not any(waited)
+
+
+def test_who_waits_for_a_turn_that_its_thread_gave_up_for_another_has_it() -> None:
+    cast = Cast(2)
+    one, other = cast.tasks
+
+    def second(_task: Task) -> None:
+        cast.log.append(f"second at {cast.clock.ns}")
+        cast.turn.wake(other)
+
+    cast.turn.take(one)
+    cast.start(0, second)
+    while not one.waiters:
+        time.sleep(0.001)
+    cast.turn.take(other)
+    cast.sleep(other, 5000)
+    cast.turn.give(other)
+    assert cast.turn.owner is one
+    cast.turn.give(one)
+    cast.join()
+    assert cast.log == ["second at 0"]
+
+
+def test_a_turn_that_was_given_up_may_be_gone() -> None:
+    """Its vCPU was closed meanwhile: KVM_RUN on the other ends as if nothing had been."""
+    cast = Cast(3)
+    zero, one, other = cast.tasks
+    for task in cast.tasks:
+        cast.turn.take(task)
+    cast.turn.leave(one)
+    cast.turn.give(other)
+    assert cast.turn.owner is zero
+    cast.turn.give(zero)
+    assert cast.turn.owner is None
+
+
+def test_who_cannot_have_another_turn_keeps_the_first() -> None:
+    cast = Cast(2)
+    one, other = cast.tasks
+    cast.turn.take(one)
+    cast.turn.take(one)
+    cast.turn.leave(other)
+    with pytest.raises(OSError):
+        cast.turn.take(other)
+    assert (cast.turn.owner, one.depth) == (one, 2)
+
+
+def test_a_turn_comes_back_when_the_second_vcpu_is_closed_in_its_own() -> None:
+    cast = Cast(2)
+    one, other = cast.tasks
+    cast.turn.take(one)
+    cast.turn.take(other)
+    cast.turn.leave(other)
+    assert cast.turn.owner is one
+    cast.turn.give(other)
+    cast.turn.give(one)
+    assert cast.turn.owner is None
+
+
+def test_each_thread_goes_back_to_its_own_turn() -> None:
+    """Two threads want the same turn, each out of another one."""
+    cast = Cast(3)
+    one, other, shared = cast.tasks
+    back: dict[str, Task | None] = {}
+
+    def part(name: str) -> Callable[[Task], None]:
+        def play(_task: Task) -> None:
+            cast.turn.take(shared)
+            cast.sleep(shared, 100)
+            cast.turn.give(shared)
+            back[name] = cast.turn.owner
+
+        return play
+
+    cast.run(part("one"), part("other"))
+    assert back == {"one": one, "other": other}
+
+
 def test_two_threads_for_one_task() -> None:
     cast = Cast(1)
     task = cast.tasks[0]

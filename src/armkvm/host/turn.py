@@ -20,12 +20,14 @@ is. The rules:
 A thread may take its turn several times; it has it until it has given it back as often. So user
 space can keep the turn while it handles an exit, and devices are accessed in the order of turns as
 well. Who does not is OUTSIDE meanwhile and the others go on: the order then depends on threads,
-but nothing waits for ever. Where idling means to jump in time, it waits a moment for those.
+but nothing waits for ever. Where idling means to jump in time, it waits a moment for those. A
+thread that takes a second turn in its first gives that up until it has given the second back. The
+first is ABSENT meanwhile, not OUTSIDE: no moment brings a thread back that sleeps in the second.
 
 What may be the case whenever nobody has the lock (`illegal`, which the tests ask after each step):
 
     a task is     has the turn    idles    with a thread    that is
-    ABSENT        no              no       no               no thread runs it
+    ABSENT        no              no       no               no thread runs it, or none that could
     OUTSIDE       no              no       no               in user space, expected back
     RUNNABLE      no              no       no               waits for its turn
     RUNNABLE      yes             no       no               was granted the turn, its thread comes
@@ -46,9 +48,9 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import get_ident
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from armkvm.arch.timer import NEVER
 
@@ -82,10 +84,18 @@ LEGAL: Final = frozenset({
 Choose = Callable[[Sequence["Task"]], "Task"]
 
 
+class Given(NamedTuple):
+    """A turn that a thread has given up for another one, to take it back afterwards."""
+
+    task: Task
+    depth: int
+    before: Given | None  # what it had given up for that
+
+
 class Task:
     """One vCPU in the eyes of the scheduler."""
 
-    __slots__ = ("cond", "depth", "outer", "state", "thread", "user", "waiters", "woken")
+    __slots__ = ("cond", "depth", "given", "state", "thread", "user", "waiters", "woken")
 
     def __init__(self, lock: threading.Lock) -> None:
         self.cond = threading.Condition(lock)  # its thread waits here for the turn
@@ -95,7 +105,7 @@ class Task:
         self.depth = 0  # how often it took it
         self.waiters = 0  # threads that wait for it
         self.woken = False  # a wake-up came since the owner last cleared this
-        self.outer: tuple[Task, int] | None = None  # what its thread had the turn for before
+        self.given: Given | None = None  # what its thread had before
 
 
 class Turn:
@@ -136,7 +146,9 @@ class Turn:
     def leave(self, task: Task) -> None:
         """A vCPU is gone; no thread is in KVM_RUN on it."""
         with self.lock:
+            given = task.given if task.thread == get_ident() else None
             self._leave(task)
+        self._take_back(given)
 
     def forget(self, task: Task) -> None:
         """A vCPU was dropped without a word. Called by the garbage collector, anywhere.
@@ -166,27 +178,41 @@ class Turn:
         """Wait for the turn of `task`; at once for a thread that has it already.
 
         A thread that has the turn for another task gives that up for the time being. EBADF when
-        the vCPU is gone.
+        the vCPU is gone: then it has the other's again.
         """
         me = get_ident()
         if task.thread == me:
             task.depth += 1
             return
-        with self.lock:
-            owner = self.owner
-            if owner is None and self._idler is None and task.state in (ABSENT, OUTSIDE):
-                # Nobody else runs or sleeps: the way of a single vCPU, kept short.
-                self._set(task, RUNNABLE)
-                self._grant(task)
-                self._begin(task, me, 1)
+        given: Given | None = None
+        try:
+            with self.lock:
+                owner = self.owner
+                if owner is None and self._idler is None and task.state in (ABSENT, OUTSIDE):
+                    # Nobody else runs or sleeps: the way of a single vCPU, kept short.
+                    self._set(task, RUNNABLE)
+                    self._grant(task)
+                    self._begin(task, me, 1, None)
+                    return
+                if owner is not None and owner.thread == me:
+                    given = Given(owner, owner.depth, owner.given)
+                    self._drop(owner, RUNNABLE if owner.waiters else ABSENT)
+                if task.state in (ABSENT, OUTSIDE):
+                    self._set(task, RUNNABLE)
+                    self._pass()
+                self._await(task, me, 1, given)
+        except OSError:
+            self._take_back(given)
+            raise
+
+    def _take_back(self, given: Given | None) -> None:
+        """What was given up last, of those that are still there."""
+        while given is not None:
+            with suppress(OSError):
+                self.take(given.task)
+                given.task.depth, given.task.given = given.depth, given.before
                 return
-            if owner is not None and owner.thread == me:
-                task.outer = owner, owner.depth
-                self._drop(owner, OUTSIDE)
-            if task.state in (ABSENT, OUTSIDE):
-                self._set(task, RUNNABLE)
-                self._pass()
-            self._await(task, me, 1)
+            given = given.before
 
     def give(self, task: Task) -> None:
         """Give the turn back, if taken once only. Nothing if an exception has lost it."""
@@ -196,25 +222,24 @@ class Turn:
             task.depth -= 1
             return
         with self.lock:
+            given = task.given
             if self.crowded or self._asleep or task.waiters:
                 self._drop(task, RUNNABLE if task.waiters else OUTSIDE)
             else:
                 task.thread = task.depth = 0
+                task.given = None
                 self._set(task, OUTSIDE)
                 self.owner = None
-        if task.outer is not None:
-            (outer, depth), task.outer = task.outer, None
-            self.take(outer)
-            outer.depth = depth
+        self._take_back(given)
 
     def pass_on(self, task: Task) -> None:
         """Let the other runnable ones have a turn each first."""
         with self.lock:
             if not self.crowded:
                 return
-            me, depth = task.thread, task.depth
+            me, depth, given = task.thread, task.depth, task.given
             self._drop(task, RUNNABLE)
-            self._await(task, me, depth)
+            self._await(task, me, depth, given)
 
     def hand_over(self, task: Task) -> None:
         """From the owner's thread, which has sent `task` something: let it run at once.
@@ -237,9 +262,9 @@ class Turn:
         with self.lock:
             if task.woken:
                 return
-            me, depth = task.thread, task.depth
+            me, depth, given = task.thread, task.depth, task.given
             self._drop(task, SLEEPING)
-            self._await(task, me, depth)
+            self._await(task, me, depth, given)
 
     def wake(self, task: Task) -> None:
         """From any thread: end a sleep, or the one that is about to begin."""
@@ -320,6 +345,7 @@ class Turn:
     def _drop(self, task: Task, state: int) -> None:
         """The task has no longer the turn, if it had."""
         task.thread = task.depth = 0
+        task.given = None
         self._set(task, state)
         if self.owner is task:
             self.owner = None
@@ -368,10 +394,10 @@ class Turn:
         self._grant(task)
         return task
 
-    def _begin(self, task: Task, me: int, depth: int) -> None:
+    def _begin(self, task: Task, me: int, depth: int, given: Given | None) -> None:
         """The owner's thread is here: its slice begins now, whenever the turn was granted."""
         task.thread = task.user = me
-        task.depth = depth
+        task.depth, task.given = depth, given
         length, end = self._granted
         self.slice_ns = min(self.clock.now() + length, end)
 
@@ -383,7 +409,7 @@ class Turn:
         runnable = [task for task in order if task.state == RUNNABLE]
         return runnable[0] if self.choose is None else self.choose(runnable)
 
-    def _await(self, task: Task, me: int, depth: int) -> None:
+    def _await(self, task: Task, me: int, depth: int, given: Given | None) -> None:
         """Wait until it is this task's turn, idling if that falls to us."""
         task.waiters += 1
         try:
@@ -394,10 +420,9 @@ class Turn:
                     self._idle(task, me)
                 else:
                     task.cond.wait()
-            self._begin(task, me, depth)
+            self._begin(task, me, depth, given)
         except BaseException:
             # A signal handler's exception, or a callback's: the thread unwinds without the turn.
-            task.outer = None
             if task.state != GONE and task.thread in (0, me):
                 self._drop(task, RUNNABLE if task.waiters > 1 else OUTSIDE)
             raise
