@@ -189,7 +189,7 @@ def test_the_guest_in_assembly() -> None:
         Native("cntv_ctl", 1): "msr cntv_ctl_el0, 1",
         Native("x5", 7): "mov x5, 7",
         Msr((3, 3, 14, 2, 2), 0xFFFF_FFFF): "msr cntp_cval_el0, 0xffffffff",
-        Mrs((3, 3, 9, 12, 6), 3): "mrs x3, s3_3_c9_c12_6",
+        Mrs((3, 3, 15, 1, 2), 3): "mrs x3, s3_3_c15_c1_2",
         Load(IAR): "ldr x0, [IAR]",
         Store(END, 1): "str 1, [END]",
         Store(0x1234): "str 0, [0x1234]",
