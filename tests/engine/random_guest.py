@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from tests.engine import a64
 
+from armkvm.arch.debug import Watchpoint
 from armkvm.arch.sysreg import STORED
 from armkvm.engine.cpu import Cpu, Engine, Exit, Stage2
 from armkvm.engine.layout import State
@@ -210,6 +211,7 @@ class RandomGuest:
         s.hcr_vi, s.hcr_vf = (int(rng.random() < 0.1) for _ in range(2))
         s.twe, s.tde = int(rng.random() < 0.1), int(rng.random() < 0.1)
         self._virtual_interrupts(cpu)
+        self._watch(cpu)
         s.pc = self.entry() & ~3
         s.cntv_masked = s.cntp_masked = 0
         cpu.pstate = rng.getrandbits(4) << 28 | rng.choice((0, 15)) << 6 | rng.choice((0, 0, 4, 5))
@@ -225,6 +227,13 @@ class RandomGuest:
             lr = rng.getrandbits(64) & 0xF0FF_03FF_0000_03FF
             setattr(s, f"ich_lr{i}", lr if rng.random() < 0.5 else 0)
         s.gicv_base, s.gicv_size = RAM, rng.choice((0, 0x2000))
+
+    def _watch(self, cpu: Cpu) -> None:
+        """Watchpoints of any control, now and then; the hypervisor steps over what they stop."""
+        rng = self.rng
+        masks = rng.choices((0, 7, 13, 16, 19), k=4)
+        watches = [Watchpoint(self.pointer(), rng.getrandbits(24) | 1 | m << 24) for m in masks]
+        cpu.set_watchpoints(watches if rng.random() < 0.3 else [])
 
     def remap(self) -> None:
         """The hypervisor takes a segment away and brings it back, elsewhere in its memory."""
