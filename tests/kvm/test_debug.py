@@ -265,8 +265,7 @@ CONTEXT_LINKED, LINKED = 0b0011 << 20 | 0x1E7, 1 << 20
         (3, CONTEXT_LINKED, False),  # compares addresses alone
         (15, CONTEXT_LINKED, False),  # does not exist
         (5, CONTEXT_LINKED & ~1, False),  # disabled
-        (5, 0b0010 << 20 | 0x1E7, False),  # not for links
-        (5, 0x1E7, False),
+        (5, 0x1E7, False),  # an address
     ],
 )
 def test_a_watchpoint_that_is_linked_to_a_context(link: int, breakpoint: int, stops: bool) -> None:
@@ -285,12 +284,70 @@ def test_a_watchpoint_that_is_linked_to_a_context(link: int, breakpoint: int, st
             assert m.stored()[0] == 8
 
 
-def test_a_breakpoint_that_compares_a_context_is_no_address() -> None:
-    with Native(a64.NOP, a64.NOP, out(0, 8)) as m:
+def switching(*breakpoints: tuple[int, int, int]) -> list[int]:
+    """Offsets where (number, value, control) stop a program that goes to context 0x77 and back."""
+    write = a64.msr("CONTEXTIDR_EL1", 2)
+    program: list[int] = [a64.movz(2, 0x77), write, a64.NOP, a64.movz(2, 0), write, a64.NOP]
+    with Native(program, out(0, 8)) as m:
         args = KvmGuestDebug(control=HW)
-        args.dbg_bvr[5], args.dbg_bcr[5] = RAM + START + 4, CONTEXT_LINKED
+        for n, value, control in breakpoints:
+            args.dbg_bvr[n], args.dbg_bcr[n] = value, control
+        seen = []
         m.vcpu.set_guest_debug(args)
-        assert m.stored()[0] == 8
+        m.vcpu.run()
+        while m.struct.exit_reason == k.KVM_EXIT_DEBUG:
+            assert m.struct.debug.hsr == BREAKPT << 26 | IL | DEBUG_EXCEPTION
+            seen.append(m.pc - START)
+            debug(m, STEP)
+            assert stopped(m)[0] == SOFTSTP
+            m.vcpu.set_guest_debug(args)
+            m.vcpu.run()
+        assert m.struct.exit_reason == k.KVM_EXIT_MMIO
+        return seen
+
+
+ADDRESS_LINKED, CONTEXT = 0b0001 << 20 | 0x1E7, 0b0010 << 20 | 0x1E7
+
+
+def test_breakpoints_that_compare_a_context() -> None:
+    """Alone every instruction of it stops; linked, an address within it."""
+    here, later, before = (RAM + START + offset for offset in (8, 20, 0))
+    assert switching((4, 0x77, CONTEXT)) == [8, 12, 16]
+    assert switching((3, 0x77, CONTEXT)) == []  # compares addresses alone
+    context = 5, 0x77, CONTEXT_LINKED
+    assert switching(context) == []
+    assert switching((5, here, CONTEXT_LINKED)) == []
+    for address in (here, later, before):
+        control = ADDRESS_LINKED | 5 << 16
+        assert switching((1, address, control), context) == [8] * (address == here)
+        assert switching((1, address, control)) == []
+        assert switching((1, address, control), (5, 0x77, CONTEXT)) == [8, 12, 16]  # the 5th
+        assert switching((1, address, 0x1E7)) == [address - RAM - START]
+
+
+@pytest.mark.parametrize(
+    ("control", "stops"),
+    [
+        (0x1E1, False),  # PMC: no level
+        (0x1E3, True),  # EL1
+        (0x1E5, False),  # EL0
+        (0x1E7, True),
+        (0x1E7 | 1 << 14, True),  # SSC: Non-secure
+        (0x1E7 | 2 << 14, False),  # Secure
+        (0x1E7 | 1 << 13, True),  # HMC: and EL2
+        (0x1E5 | 1 << 13, False),  # reserved
+        (0x1E7 | 0b0100 << 20, False),  # a mismatch, of AArch32
+        (0x1E6, False),
+    ],
+)
+def test_a_breakpoint_has_levels(control: int, stops: bool) -> None:
+    assert switching((0, RAM + START + 8, control)) == [8] * stops
+
+
+@pytest.mark.parametrize("tag", [0, 0xFFFE << 48])
+def test_a_breakpoint_compares_what_there_is_of_addresses(tag: int) -> None:
+    """Bits [48:2]: gdb does not extend the sign in all its versions (DBGBVR<n>_EL1.RESS)."""
+    assert switching((0, RAM + START + 8 | tag | 3, 0x1E7)) == [8]
 
 
 def test_a_watch_beside_what_is_used_changes_no_count() -> None:

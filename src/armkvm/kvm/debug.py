@@ -2,17 +2,17 @@
 
 BRK exits (MDCR_EL2.TDE). Single step is the engine's exact instruction limit where hardware has
 PSTATE.SS; an instruction that KVM emulates is a step too. Hardware breakpoints compare the PC
-before each instruction, so a guest that has one runs step by step; of their registers only the
-address counts. Watchpoints are the engine's (engine/native/debug.py): with one the guest runs as
-freely as without, and accesses to its page go the slow way. Left out: the guest's own debugging
-with breakpoint registers, links to a VMID, which user space cannot know.
+before each instruction, so a guest that has one runs step by step. Watchpoints are the engine's
+(engine/native/debug.py): with one the guest runs as freely as without, and accesses to its page go
+the slow way. Left out: the guest's own debugging with breakpoint registers; breakpoints that
+compare a VMID, which user space cannot know, and links to them.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from armkvm.abi import kvm as k
 from armkvm.arch import debug as d
@@ -31,20 +31,35 @@ KVM_GUESTDBG_VALID_MASK: Final = (
 )  # fmt: skip
 
 
+CONTEXTIDR_EL1: Final = 3, 0, 13, 0, 1
+
+
+class Breakpoint(NamedTuple):
+    """One breakpoint (D2.8): its registers, and the context ID that it compares too or instead."""
+
+    value: int | None
+    control: int
+    context: int | None
+
+    def matches(self, vcpu: Vcpu) -> bool:
+        """AArch64.BreakpointMatch() for the instruction at the PC."""
+        if not d.state_match(self.control, vcpu.state.el):
+            return False
+        if self.value is not None and (vcpu.state.pc ^ self.value) & d.DEBUG_ADDRESS & ~3:
+            return False
+        return self.context in (None, vcpu.cpu.get_sysreg(*CONTEXTIDR_EL1) & 0xFFFF_FFFF)
+
+
 class GuestDebug:
     """vcpu->guest_debug while it is enabled, with the external debug state."""
 
     def __init__(self, vcpu: Vcpu, args: KvmGuestDebug) -> None:
         self.vcpu = vcpu
         self.single_step = bool(args.control & k.KVM_GUESTDBG_SINGLESTEP)
-        self.breakpoints: frozenset[int] = frozenset()
+        self.breakpoints: tuple[Breakpoint, ...] = ()
         self.watchpoints: tuple[Watchpoint, ...] = ()
         if args.control & k.KVM_GUESTDBG_USE_HW:
-            self.breakpoints = frozenset(
-                args.dbg_bvr[i] & ~3
-                for i in range(d.BREAKPOINTS)
-                if args.dbg_bcr[i] & d.DBGCR_E and _type(args.dbg_bcr[i]) in d.BT_ADDRESS
-            )
+            self.breakpoints = tuple(_breakpoints(args))
             self.watchpoints = tuple(_watchpoints(args))
         self._from: int | None = None  # PC of the instruction that is being stepped
 
@@ -54,7 +69,7 @@ class GuestDebug:
         if self.single_step and self._from is not None and pc != self._from:
             self.exit(e.EC_SOFTSTP_LOW << e.EC_SHIFT | e.IL | e.FSC_DEBUG)
             return True
-        if pc in self.breakpoints:
+        if any(breakpoint.matches(self.vcpu) for breakpoint in self.breakpoints):
             self.exit(e.EC_BREAKPT_LOW << e.EC_SHIFT | e.IL | e.FSC_DEBUG)
             return True
         return False
@@ -88,18 +103,39 @@ def _type(control: int) -> int:
     return control >> d.BCR_BT_SHIFT & 0xF
 
 
+def _linked(args: KvmGuestDebug, control: int) -> int | None:
+    """The context ID of the breakpoint that another one or a watchpoint is linked to.
+
+    None: the link leads to none that compares one, so that what is linked never matches (D2.9.7).
+    """
+    n = control >> d.DBGCR_LBN_SHIFT & 0xF
+    to = args.dbg_bcr[n]
+    if n in d.CONTEXT_AWARE and to & d.DBGCR_E and _type(to) == d.BT_CONTEXT_LINKED:
+        return int(args.dbg_bvr[n]) & 0xFFFF_FFFF
+    return None
+
+
+def _breakpoints(args: KvmGuestDebug) -> Iterator[Breakpoint]:
+    for n in range(d.BREAKPOINTS):
+        value, control = args.dbg_bvr[n], args.dbg_bcr[n]
+        if not control & d.DBGCR_E:
+            continue
+        match _type(control):
+            case d.BT_ADDRESS:
+                yield Breakpoint(value, control, None)
+            case d.BT_ADDRESS_LINKED:
+                context = _linked(args, control)
+                if context is not None:
+                    yield Breakpoint(value, control, context)
+            case d.BT_CONTEXT if n in d.CONTEXT_AWARE:
+                yield Breakpoint(None, control, value & 0xFFFF_FFFF)
+
+
 def _watchpoints(args: KvmGuestDebug) -> Iterator[Watchpoint]:
-    """Those that are enabled; one with a link that leads nowhere is not (D2.9.7)."""
     for n in range(d.WATCHPOINTS):
-        control, context = args.dbg_wcr[n], 0
-        if control & d.WCR_WT:
-            link = control >> d.DBGCR_LBN_SHIFT & 0xF
-            linked = args.dbg_bcr[link]
-            if link not in d.CONTEXT_AWARE or _type(linked) != d.BT_CONTEXT_LINKED:
-                continue
-            control &= ~d.DBGCR_E | linked & d.DBGCR_E
-            context = args.dbg_bvr[link] & 0xFFFF_FFFF
-        if control & d.DBGCR_E:
+        control = args.dbg_wcr[n]
+        context = _linked(args, control) if control & d.WCR_WT else 0
+        if control & d.DBGCR_E and context is not None:
             yield Watchpoint(args.dbg_wvr[n], control, context)
 
 

@@ -37,14 +37,13 @@ def _differs(watch: Pointer, va: Value) -> Value:
 
 
 def _state_match(watch: Pointer, el0: Value) -> Value:
-    """AArch64.StateMatch() without the link, which may change at any time."""
+    """As `state_match` says, and not disabled otherwise. Links may change at any time."""
     control = watch.get(layout.WATCH_CONTROL)
     enabled = flag(control, d.DBGCR_E) & ~(_mask(watch) - 1).ult(2)
-    non_secure = bit(control, d.WCR_SSC_SHIFT + 1).eq(0)
-    of_el1 = flag(control, d.PAC_EL1 << d.WCR_PAC_SHIFT)
-    of_el0 = flag(control, d.PAC_EL0 << d.WCR_PAC_SHIFT)
-    # With HMC there is EL0 only together with EL1.
-    of_el0 = of_el0 & (~flag(control, d.WCR_HMC) | of_el1)
+    non_secure = bit(control, d.DBGCR_SSC_SHIFT + 1).eq(0)
+    of_el1 = flag(control, d.PC_EL1 << d.DBGCR_PC_SHIFT)
+    of_el0 = flag(control, d.PC_EL0 << d.DBGCR_PC_SHIFT)
+    of_el0 = of_el0 & (~flag(control, d.DBGCR_HMC) | of_el1)
     return enabled & non_secure & watch.fn.select(el0, of_el0, of_el1)
 
 
