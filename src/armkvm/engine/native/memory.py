@@ -6,7 +6,7 @@ buffer that `mem_commit` writes back. A page that holds decoded records never ha
 any TLB: a write to it comes here and drops the records first (icache.py). Device memory, and
 everything while SCTLR_EL1.A is set, never gets an entry either: alignment is checked here. Nor does
 a page what is watched of it: watchpoints (debug.py) are compared here, behind all faults of the
-access and before anything comes of it (D1.3.5, the priority of synchronous exceptions).
+access and before anything comes of it (D1.3, Prioritization of Synchronous exceptions).
 """
 
 from __future__ import annotations
