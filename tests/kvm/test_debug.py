@@ -119,9 +119,11 @@ def watch(
     args = KvmGuestDebug(control=control)
     for n, (address, size) in enumerate(watches, first):
         args.dbg_wvr[n] = address & ~7
-        args.dbg_wcr[n] = 1 | 3 << 1 | lsc << 3 | ((1 << size) - 1 << (address & 7)) << 5
-        if size > 8:
-            args.dbg_wcr[n] = 1 | 3 << 1 | lsc << 3 | 0xFF << 5 | size.bit_length() - 1 << 24
+        if size <= 8:
+            where = ((1 << size) - 1 << (address & 7)) << 5
+        else:
+            where = 0xFF << 5 | size.bit_length() - 1 << 24
+        args.dbg_wcr[n] = 1 | 3 << 1 | lsc << 3 | where
     return args
 
 
