@@ -346,6 +346,18 @@ def test_a_breakpoint_has_levels(control: int, stops: bool) -> None:
     assert switching((0, RAM + START + 8, control)) == [8] * stops
 
 
+@pytest.mark.parametrize("target", [0x900_0000, RAM + 0x2002, 1 << 45])
+def test_a_fault_of_the_fetch_comes_before_a_breakpoint(target: int) -> None:
+    """No memory: KVM injects an abort; not aligned; beyond the physical addresses."""
+    with Native(a64.mov(1, target), a64.br(1)) as m:
+        args = KvmGuestDebug(control=HW)
+        args.dbg_bvr[0], args.dbg_bcr[0] = target, 0x1E7
+        m.vcpu.set_guest_debug(args)
+        offset, esr = m.stored()
+        assert offset == 0xF00
+        assert esr >> 26 == (0x22 if target & 3 else 0x21)
+
+
 @pytest.mark.parametrize("tag", [0, 0xFFFE << 48])
 def test_a_breakpoint_compares_what_there_is_of_addresses(tag: int) -> None:
     """Bits [48:2]: gdb does not extend the sign in all its versions (DBGBVR<n>_EL1.RESS)."""

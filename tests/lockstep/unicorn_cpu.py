@@ -226,6 +226,10 @@ class UnicornCpu:
         r = self._stored((op0, op1, crn, crm, op2))
         setattr(self.state, r.field, value & r.mask | r.ones)
 
+    def fetches(self) -> bool:
+        """No debugger asks."""
+        return True
+
     def set_watchpoints(self, watchpoints: Sequence[Watchpoint], /) -> None:
         """There are none: no debugger looks at this CPU."""
 

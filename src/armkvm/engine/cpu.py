@@ -46,6 +46,7 @@ class Engine:
         self.deliver = f("deliver", u64, u64, u64, u64)
         self.drop_range = f("drop_range", nothing, u64, u64, u64)
         self.kick = f("kick", nothing, u64)
+        self.fetches = f("fetches", u64, u64, u64)
 
     @classmethod
     def load(cls, progress: Progress | None = None) -> Engine:
@@ -138,6 +139,10 @@ class Cpu:
             s.watchpoints[3 * n : 3 * n + 3] = [*of]
         s.watching = int(bool(watchpoints))
         self.engine.flush_all(self.address)
+
+    def fetches(self) -> bool:
+        """Whether the next instruction can be fetched: no fault comes before it."""
+        return bool(self.engine.fetches(self.address, self.state.pc))
 
     # -- PSTATE and registers -------------------------------------------------------------
     @property

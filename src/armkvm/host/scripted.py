@@ -182,6 +182,10 @@ class ScriptedCpu:
         """Write a stored system register."""
         self._sysregs[op0, op1, crn, crm, op2] = value
 
+    def fetches(self) -> bool:
+        """A script has no faults."""
+        return True
+
     def set_watchpoints(self, watchpoints: Sequence[Watchpoint], /) -> None:
         """Nothing of it is seen: a script accesses devices alone, and stage 2 faults come first."""
 

@@ -42,12 +42,16 @@ class Breakpoint(NamedTuple):
     context: int | None
 
     def matches(self, vcpu: Vcpu) -> bool:
-        """AArch64.BreakpointMatch() for the instruction at the PC."""
+        """AArch64.BreakpointMatch() for the instruction at the PC. Faults of its fetch come first:
+        a page that the guest has yet to bring in does not stop twice.
+        """
         if not d.state_match(self.control, vcpu.state.el):
             return False
         if self.value is not None and (vcpu.state.pc ^ self.value) & d.DEBUG_ADDRESS & ~3:
             return False
-        return self.context in (None, vcpu.cpu.get_sysreg(*CONTEXTIDR_EL1) & 0xFFFF_FFFF)
+        if self.context not in (None, vcpu.cpu.get_sysreg(*CONTEXTIDR_EL1) & 0xFFFF_FFFF):
+            return False
+        return vcpu.cpu.fetches()
 
 
 class GuestDebug:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from armkvm.arch import esr as e
 from armkvm.engine import layout
 from armkvm.engine.llvm.ir import RAM, Function, Pointer, bit
-from armkvm.engine.llvm.native import native
+from armkvm.engine.llvm.native import exported, native
 from armkvm.isa.value import Value
 
 # Flags of `walk`.
@@ -182,6 +182,17 @@ def _permitted(fn: Function, pte: Value, tables: Value, flags: Value, sctlr: Val
     executable = fn.select(el0, ~uxn, ~pxn & ~user_writable) & ~(wxn & writable)
     fetch, write = bit(flags, 1).ne(0), bit(flags, 0).ne(0)
     return fn.select(fetch, executable, fn.select(write, writable, readable))
+
+
+@exported
+def fetches(fn: Function, va: Value) -> Value:
+    """1 if the instruction at va can be fetched at the present level, 0 if it faults."""
+    with fn.if_((va & 3).ne(0)):
+        fn.ret(0)
+    status = walk(fn, va, fn.get("el").eq(0).zext("i64") * WALK_EL0 | WALK_FETCH)
+    with fn.if_(status.ne(0)):
+        fn.ret(0)
+    return (~segment(fn, fn.get("walk_ipa")).is_null()).zext("i64")
 
 
 @native
