@@ -16,8 +16,8 @@ SRC = Path(armkvm.__file__).parent
 
 # From the ground up. A floor may import those before it.
 FLOORS = (
-    "process", "abi", "arch", "isa", "engine", "host", "kvm", "client", "trace", "vmm", "check",
-    "conformance", "bench", "cli",
+    "process", "abi", "arch", "isa", "engine", "host", "kvm", "client", "server", "trace", "vmm",
+    "check", "conformance", "bench", "cli",
 )  # fmt: skip
 # The rooms of a floor from the bottom up; "" is what lies beside them, if it has a place in this.
 ROOMS = {

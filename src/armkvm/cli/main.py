@@ -24,6 +24,8 @@ from armkvm.vmm.errors import FetchError, GuestError
 # Verb to what it does; each is a module armkvm.cli.<verb>.
 VERBS = {
     "run": "boot a guest (without --kernel: Debian's arm64 kernel and busybox)",
+    "exec": "run an arm64 program that wants /dev/kvm",
+    "serve": "be /dev/kvm for arm64 programs that are started otherwise",
     "guest": "fetch the default guest into the cache",
     "dis": "disassemble A64 instructions",
     "caps": "print what the KVM and the CPU here can do",

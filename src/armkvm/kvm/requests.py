@@ -40,6 +40,11 @@ class Requests:
             self.signal_pending = True
         self.vcpu_kick()
 
+    def unkick(self) -> None:
+        """Take back a kick that no KVM_RUN has ended by: the signal was delivered elsewhere."""
+        with self.wait:
+            self.signal_pending = False
+
     def make_request(self, request: int) -> None:
         """kvm_make_request()."""
         with self.wait:
