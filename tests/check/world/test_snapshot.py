@@ -22,7 +22,7 @@ OTHER = {
         "cpu", "state", "x", "stat", "turn", "task", "mutex", "wait", "pcpu", "last_pcpu",
         "sys_regs", "core_spsr", "arch_timer", "vgic_cpu",
         # of features that scenarios do not use
-        "pmu", "guest_debug", "steal", "id_limits",
+        "pmu", "guest_debug", "steal", "id_limits", "ccsidr",
     },
     "Vm": {
         "system", "host", "clock", "trace", "lock", "slots_lock", "config_lock", "halt_lock",
