@@ -1,8 +1,9 @@
 """The GIC CPU interface and its virtual half: registers, bits, interrupt IDs.
 
 IHI 0069 (GICv3): ICH_* and ICC_*; IHI 0048 (GICv2): GICC_*, with GICV_* at the same offsets. Masks
-are plain; what is a position is called _SHIFT. Names as in linux/irqchip/arm-gic-v3.h. Left out:
-distributors and redistributors (kvm/vgic and vmm/irqchip each have their own), LPIs.
+are plain; what is a position is called _SHIFT. Names as in linux/irqchip/arm-gic-v3.h. The ITS has
+a file of its own, its.py. Left out: distributors and redistributors (kvm/vgic and vmm/irqchip each
+have their own).
 """
 
 from typing import Final
@@ -19,6 +20,8 @@ PPI_PHYSICAL_TIMER: Final = 30
 INTID_SPURIOUS: Final = 1023
 INTID_OTHER_GROUP: Final = 1022
 IDLE_PRIORITY: Final = 0xFF
+# INTIDs from here on are LPIs: edge-triggered, without an active state (IHI 0069 2.2).
+FIRST_LPI: Final = 8192
 
 # The virtual CPU interface of this machine, as QEMU's and Arm's own CPUs have it.
 NR_LR: Final = 4

@@ -132,6 +132,22 @@ def test_acknowledge_makes_active_and_end_makes_inactive(v3: Rig) -> None:
     assert v3.icc("RPR") == g.IDLE_PRIORITY
 
 
+@pytest.mark.parametrize("eoimode", [0, g.ICH_VMCR_EOIM])
+def test_an_lpi_is_never_active(v3: Rig, eoimode: int) -> None:
+    """Acknowledged, it leaves its list register; ended, its priority drops, and nobody counts."""
+    v3.s.ich_vmcr = OPEN | eoimode
+    v3.lrs(lr(g.FIRST_LPI - 1), lr(g.FIRST_LPI, 0x80))
+    assert v3.icc("IAR1") == g.FIRST_LPI
+    assert v3.s.ich_lr1 == lr(g.FIRST_LPI, 0x80, state=0)
+    assert v3.icc("RPR") == 0x80
+    for name in ("EOIR1", "DIR"):
+        v3.icc(name, g.FIRST_LPI)
+    assert v3.icc("RPR") == g.IDLE_PRIORITY
+    assert v3.s.ich_hcr == g.ICH_HCR_EN
+    assert v3.icc("IAR1") == g.FIRST_LPI - 1
+    assert v3.s.ich_lr0 == lr(g.FIRST_LPI - 1, state=ACTIVE)
+
+
 def test_the_highest_priority_comes_first_then_the_lowest_register(v3: Rig) -> None:
     v3.lrs(lr(40), lr(41, 0x80), lr(42, 0x80), lr(43, 0xC0))
     assert v3.icc("HPPIR1") == 41

@@ -11,8 +11,8 @@ The one format of list registers is ICH_LR<n>_EL2's; the GICV window sees them a
 operation does: INTID in bits [9:0], the source CPU of an SGI in [12:10]. All of the window's
 interrupts share one active-priorities register, as in GICH_APR: AP0R.
 
-Left out: group enable maintenance interrupts (VGrp0EIE and its kin), NMIs, LPIs' missing active
-state, trap bits of ICH_HCR, accesses to the window that carry no syndrome.
+Left out: group enable maintenance interrupts (VGrp0EIE and its kin), NMIs, trap bits of ICH_HCR,
+accesses to the window that carry no syndrome.
 """
 
 from __future__ import annotations
@@ -156,7 +156,9 @@ def ich_acknowledge(fn: Function, group: Value, other: Value) -> Value:
     its = _group(lr)
     with fn.if_(its.ne(group) & other.ne(0)):
         fn.ret(other)
-    at.store(lr ^ g.ICH_LR_STATE)  # pending becomes active
+    # Pending becomes active; an LPI has no active state, the list register is empty then.
+    lpi = _is_lpi(lr & 0xFFFF_FFFF)
+    at.store(fn.select(lpi, lr & ~g.ICH_LR_STATE, lr ^ g.ICH_LR_STATE))
     level = (_priority(lr) & _group_mask(fn, its)).lshr(STEP)
     active = fn.i64(1) << level
     second = its.ne(0) & fn.get("icc_sre").ne(0)
@@ -189,6 +191,10 @@ def _special(intid: Value) -> Value:
     return (intid & ~3).eq(1020)
 
 
+def _is_lpi(intid: Value) -> Value:
+    return intid.uge(g.FIRST_LPI)
+
+
 @native
 def ich_active(fn: Function, id: Value) -> Value:
     """Index of the list register in which this interrupt is active."""
@@ -217,6 +223,8 @@ def ich_drop(fn: Function) -> Value:
 def ich_deactivate(fn: Function, id: Value) -> None:
     """Deactivation, of the physical interrupt too where the list register has one."""
     index = ich_active(fn, id)
+    with fn.if_(_is_lpi(id)):
+        fn.ret()  # there is nothing to deactivate, and EOIcount does not count it
     with fn.if_(index.eq(NONE)):
         # Not in a list register: the hypervisor is told by the count, and whose it was, where
         # hardware would trap the write to ICC_DIR_EL1 (ICH_HCR_EL2.TDIR).
