@@ -24,7 +24,7 @@ from armkvm.abi import structs as st
 from armkvm.host.scripted import ScriptedCpu, Wfi
 from armkvm.kvm import System, Vcpu, Vm
 from armkvm.kvm.file import File, NoContext
-from armkvm.kvm.vgic.its import VgicIts
+from armkvm.kvm.vgic.its_device import VgicIts
 from armkvm.kvm.vgic.kvm_device import VgicDevice
 
 FILES = (System, Vm, Vcpu, VgicDevice, VgicIts)

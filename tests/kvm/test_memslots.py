@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import mmap
+from bisect import bisect_right
+from typing import Any
 
 import pytest
 from tests.kvm.rig import IO, Ops, Rig, fails
@@ -11,7 +13,7 @@ from tests.kvm.rig import IO, Ops, Rig, fails
 from armkvm.abi import kvm as k
 from armkvm.abi.caps import Cap
 from armkvm.host.scripted import NoMemory, ScriptedCpu, Store
-from armkvm.kvm import Vm
+from armkvm.kvm import Vm, memslots
 
 PAGE = 4096
 
@@ -124,3 +126,21 @@ def test_bad_buffers(vm: Vm) -> None:
     unaligned = memoryview(pages(2))[8 : 8 + PAGE]
     for buffer in (bytes(PAGE), unaligned, pages(1)[:100], 5):
         fails(errno.EINVAL, lambda b=buffer: vm.set_user_memory_region(0, 0, PAGE, b))  # type: ignore[misc]
+
+
+def test_a_look_up_may_meet_a_change(vm: Vm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a vCPU's thread, while another one deletes the slot: it is there, or it is not."""
+    vm.set_user_memory_region(0, 0x1000, PAGE, pages(1))
+    vm.set_user_memory_region(1, 0x2000, PAGE, pages(1))
+    late = [1]
+
+    def racing(*args: Any, **kwargs: Any) -> int:
+        at = bisect_right(*args, **kwargs)
+        if late:
+            vm.set_user_memory_region(late.pop(), 0, 0)
+        return at
+
+    monkeypatch.setattr(memslots, "bisect_right", racing)
+    found = vm.memslots.find(0x2000)
+    assert found is None or found.base == 0x2000
+    assert vm.memslots.find(0x2000) is None

@@ -1,7 +1,5 @@
 """The vgic device's attributes: constants of asm-arm64/kvm.h (Documentation/virt/kvm/devices/
-arm-vgic.rst and arm-vgic-v3.rst say what they mean).
-
-Left out: the ITS's registers and tables.
+arm-vgic.rst, arm-vgic-v3.rst and arm-vgic-its.rst say what they mean).
 """
 
 from typing import Final
@@ -15,6 +13,7 @@ KVM_DEV_ARM_VGIC_GRP_CTRL: Final = 4
 KVM_DEV_ARM_VGIC_GRP_REDIST_REGS: Final = 5
 KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS: Final = 6
 KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO: Final = 7
+KVM_DEV_ARM_VGIC_GRP_ITS_REGS: Final = 8
 
 # GRP_ADDR
 KVM_VGIC_V2_ADDR_TYPE_DIST: Final = 0
@@ -39,7 +38,10 @@ KVM_VGIC_V3_RDIST_COUNT_SHIFT: Final = 52
 
 # GRP_CTRL
 KVM_DEV_ARM_VGIC_CTRL_INIT: Final = 0
+KVM_DEV_ARM_ITS_SAVE_TABLES: Final = 1
+KVM_DEV_ARM_ITS_RESTORE_TABLES: Final = 2
 KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES: Final = 3
+KVM_DEV_ARM_ITS_CTRL_RESET: Final = 4
 
 # The attribute of GRP_DIST_REGS and its kin
 KVM_DEV_ARM_VGIC_CPUID_SHIFT: Final = 32

@@ -130,8 +130,9 @@ class MemSlots:
         self.stage2 = stage2
         self.limit = 1 << ipa_bits
         self._slots: dict[int, MemSlot] = {}
-        self._bases: list[int] = []  # sorted, and the slots that begin there
-        self._by_address: list[MemSlot] = []
+        # Sorted bases and the slots that begin there. A change is a new pair, so that a vCPU may
+        # look while another thread changes slots.
+        self._index: tuple[list[int], list[MemSlot]] = [], []
         self.initially_set = False  # KVM_DIRTY_LOG_INITIALLY_SET
 
     def logged(self, slot: int) -> MemSlot:
@@ -173,17 +174,19 @@ class MemSlots:
 
     def find(self, ipa: int) -> MemSlot | None:
         """The slot that an address falls into."""
-        at = bisect_right(self._bases, ipa) - 1
+        bases, slots = self._index
+        at = bisect_right(bases, ipa) - 1
         if at >= 0:
-            slot = self._by_address[at]
+            slot = slots[at]
             if ipa < slot.base + slot.size:
                 return slot
         return None
 
     def _overlapping(self, base: int, size: int) -> list[MemSlot]:
         """The slots that have part of a range."""
-        first = max(bisect_right(self._bases, base) - 1, 0)
-        found = self._by_address[first : bisect_left(self._bases, base + size)]
+        bases, slots = self._index
+        first = max(bisect_right(bases, base) - 1, 0)
+        found = slots[first : bisect_left(bases, base + size)]
         return [slot for slot in found if base < slot.base + slot.size]
 
     def fault_level(self, ipa: int) -> int:
@@ -198,7 +201,7 @@ class MemSlots:
 
     def all(self) -> tuple[MemSlot, ...]:
         """The slots in the order of their addresses."""
-        return tuple(self._by_address)
+        return tuple(self._index[1])
 
     def set_region(
         self,
@@ -263,19 +266,21 @@ class MemSlots:
             old.ipas if old else (),
             [new.backing(s) for s in new.segments] if new else (),
         )
+        bases, slots = self._index[0].copy(), self._index[1].copy()
         if old:
-            at = bisect_left(self._bases, old.base)
-            del self._slots[old.slot], self._bases[at], self._by_address[at]
+            at = bisect_left(bases, old.base)
+            del self._slots[old.slot], bases[at], slots[at]
         if new:
-            at = bisect_left(self._bases, new.base)
-            self._bases.insert(at, new.base)
-            self._by_address.insert(at, new)
+            at = bisect_left(bases, new.base)
+            bases.insert(at, new.base)
+            slots.insert(at, new)
             self._slots[new.slot] = new
+        self._index = bases, slots
 
     def close(self) -> None:
         """Let go of the client's memory."""
-        self.stage2.replace([b for slot in self._by_address for b in slot.ipas], ())
-        self._slots, self._bases, self._by_address = {}, [], []
+        self.stage2.replace([b for slot in self.all() for b in slot.ipas], ())
+        self._slots, self._index = {}, ([], [])
 
     def written(self) -> None:
         """User space may have written anywhere: code seen earlier must be read again."""

@@ -1,7 +1,7 @@
 """A virtual machine: the VM ioctls, after virt/kvm/kvm_main.c and arch/arm64/kvm/arm.c.
 
 Locks, outer first: a vCPU's mutex, `lock` (kvm->lock), `slots_lock`, `config_lock`, `halt_lock`.
-KVM_IRQ_LINE takes none of them, so it works while vCPUs run. Left out: MSI delivery, the SMCCC
+KVM_IRQ_LINE and KVM_SIGNAL_MSI take none of them, so they work while vCPUs run. Left out: the SMCCC
 filter.
 """
 
@@ -28,6 +28,7 @@ from armkvm.abi.kvm import (
     KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
     KVM_IRQ_ROUTING_IRQCHIP,
     KVM_MAX_IRQ_ROUTES,
+    KVM_MSI_VALID_DEVID,
     KVM_VCPU_MMAP_SIZE,
 )
 from armkvm.arch.sysreg import Encoding
@@ -38,28 +39,30 @@ from armkvm.kvm.file import THIS_PROCESS, Call, Context, Writable, fail
 from armkvm.kvm.io.bus import IoBus
 from armkvm.kvm.io.coalesced_mmio import CoalescedMmio
 from armkvm.kvm.io.eventfd import IoEventFds
-from armkvm.kvm.io.irqfd import IrqFds, Routing
-from armkvm.kvm.ioctl import ANYTHING, Source, caller, ioctl, whole
+from armkvm.kvm.io.irqfd import IrqFds, Route, Routing
+from armkvm.kvm.ioctl import ANYTHING, Source, caller, ioctl
 from armkvm.kvm.irq_line import irq_line
 from armkvm.kvm.kvm_host import REQ_SLEEP, REQ_VM_DEAD
 from armkvm.kvm.memslots import MemSlots
 from armkvm.kvm.pmu.emul import MAX_COUNTERS
 from armkvm.kvm.vcpu import Vcpu
 from armkvm.kvm.vgic import init as vgic_init
-from armkvm.kvm.vgic.its import VgicIts
+from armkvm.kvm.vgic import msi
+from armkvm.kvm.vgic.its_device import VgicIts
 from armkvm.kvm.vgic.kvm_device import VgicDevice, set_legacy_vgic_v2_addr
 from armkvm.kvm.vm_memory import VmMemory
 
 if TYPE_CHECKING:
     from armkvm.kvm.system import System
     from armkvm.kvm.vgic.dist import VgicDist
+    from armkvm.kvm.vgic.its import Its
 
 
 def _vcpu_pages(call: Call, _struct: None) -> Writable | None:
     return call.ctx.vcpu_pages(KVM_VCPU_MMAP_SIZE)
 
 
-def _routes(call: Call, head: st.KvmIrqRouting) -> list[tuple[int, int, int, int]]:
+def _routes(call: Call, head: st.KvmIrqRouting) -> list[Route]:
     if head.nr > KVM_MAX_IRQ_ROUTES:
         fail(errno.EINVAL)
     kind = st.KvmIrqRoutingEntry * head.nr
@@ -67,14 +70,20 @@ def _routes(call: Call, head: st.KvmIrqRouting) -> list[tuple[int, int, int, int
     entries = kind.from_buffer_copy(raw) if raw else ()
     if any(e.type == KVM_IRQ_ROUTING_IRQCHIP and e.u[0] for e in entries):
         fail(errno.EINVAL)  # there is one irqchip
-    return [(e.gsi, e.type, e.flags, e.u[1]) for e in entries]
+    return [(e.gsi, e.type, e.flags, *_words(e)) for e in entries]
+
+
+def _words(entry: st.KvmIrqRoutingEntry) -> list[int]:
+    """What a type has of the union: the pin, or an MSI's address, data and device."""
+    pin = entry.type == KVM_IRQ_ROUTING_IRQCHIP
+    return list(entry.u[1:2] if pin else entry.u[:4])
 
 
 def _are_routes(routes: object) -> None:
     if not isinstance(routes, list | tuple):
         fail(errno.EFAULT)
     for route in routes:
-        if not isinstance(route, list | tuple) or len(route) != 4:
+        if not isinstance(route, list | tuple) or len(route) not in (4, 7):
             fail(errno.EFAULT)
         if not all(isinstance(n, int) and 0 <= n <= 0xFFFF_FFFF for n in route):
             fail(errno.EINVAL)
@@ -122,6 +131,7 @@ class Vm(VmMemory):
         self.features: int | None = None  # of all vCPUs, once the first is initialised
         self.irqchip_in_kernel = False
         self.vgic: VgicDist  # if irqchip_in_kernel
+        self.its: list[Its] = []  # they stay, also when their files are closed
         self.mmio_bus = IoBus()
         self.vm_dead = False
         # `instructions` at which the running vCPU's KVM_RUN ends with EINTR, exactly; overrides
@@ -289,12 +299,19 @@ class Vm(VmMemory):
             fail(errno.ENODEV)
         set_legacy_vgic_v2_addr(self, device_id & 0xFFFF, addr)
 
-    @ioctl(nr.KVM_SIGNAL_MSI, st.KvmMsi, msi=whole(st.KvmMsi))
-    def signal_msi(self, msi: st.KvmMsi | None = None) -> None:
-        """KVM_SIGNAL_MSI: EINVAL without a vgic; ENODEV, there is no ITS to take it."""
+    @ioctl(nr.KVM_SIGNAL_MSI, st.KvmMsi)
+    def signal_msi(
+        self, address_lo: int, address_hi: int, data: int, flags: int = 0, devid: int = 0
+    ) -> int:
+        """KVM_SIGNAL_MSI, from any thread: 1, or 0 if the guest has blocked it.
+
+        EINVAL: no vgic, unknown flags, no device id, no ITS at the address. ENODEV: no ITS at all.
+        EBUSY: the ITS or the target's LPIs are switched off.
+        """
         self._alive()
-        del msi
-        fail(errno.ENODEV if self.irqchip_in_kernel else errno.EINVAL)
+        if not self.irqchip_in_kernel or flags & ~KVM_MSI_VALID_DEVID:
+            fail(errno.EINVAL)
+        return msi.send(self, msi.Msi(address_hi << 32 | address_lo, data, flags, devid))
 
     @ioctl(nr.KVM_IRQFD, st.KvmIrqfd, ctx=caller)
     def irqfd(
@@ -314,8 +331,9 @@ class Vm(VmMemory):
         self.irqfds.ioctl(st.KvmIrqfd(fd=fd, gsi=gsi, flags=flags, resamplefd=resamplefd), ctx)
 
     @ioctl(nr.KVM_SET_GSI_ROUTING, st.KvmIrqRouting, routes=_ROUTES)
-    def set_gsi_routing(self, routes: Sequence[tuple[int, int, int, int]], flags: int = 0) -> None:
-        """KVM_SET_GSI_ROUTING: (gsi, type, flags, pin) each; type 1 is the vgic's pin.
+    def set_gsi_routing(self, routes: Sequence[Route], flags: int = 0) -> None:
+        """KVM_SET_GSI_ROUTING: (gsi, type, flags, pin) each, where type 1 is the vgic's pin; or
+        (gsi, 2, flags, address_lo, address_hi, data, devid), an MSI.
 
         All of them or none. EINVAL: flags, a GSI that is too large or there twice, an unknown type,
         a pin that no SPI has.
@@ -331,7 +349,7 @@ class Vm(VmMemory):
     def check_extension(self, cap: int) -> int:
         """KVM_CHECK_EXTENSION on the VM."""
         if cap == Cap.MSI_DEVID:
-            return 0  # only an ITS asks for device ids
+            return int(bool(self.its))  # an ITS asks for device ids
         return self.system.check_extension(cap)
 
     @ioctl(nr.KVM_ENABLE_CAP, st.KvmEnableCap)

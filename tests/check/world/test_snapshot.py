@@ -30,7 +30,7 @@ OTHER = {
         "timer_ppi",
         # of ioctls that scenarios do not use
         "manual_dirty_log_protect", "pmcr_n", "pmu_filter", "smccc_services", "coalesced_mmio",
-        "ioeventfds", "irqfds", "id_regs",
+        "ioeventfds", "irqfds", "id_regs", "its",
     },
     "CheckPcpu": {
         "clock", "lock", "hrtimers", "state", "vcpu", "vtimer_irq", "ptimer_irq", "base", "count",

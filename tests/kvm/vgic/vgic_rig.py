@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from tests.kvm.rig import Ops
+
 from armkvm.abi import kvm as k
 from armkvm.abi import vgic as a
 from armkvm.arch import gic as g
-from armkvm.host.scripted import Script, ScriptedBackend
+from armkvm.host.scripted import Script, ScriptedBackend, ScriptedCpu
 from armkvm.kvm import System, Vcpu
 from armkvm.kvm.vgic.cpu import VgicCpu
 from armkvm.kvm.vgic.irq import VgicIrq
@@ -17,9 +19,9 @@ KINDS = {2: k.KVM_DEV_TYPE_ARM_VGIC_V2, 3: k.KVM_DEV_TYPE_ARM_VGIC_V3}
 PSCI = 1 << k.KVM_ARM_VCPU_PSCI_0_2
 
 
-def nothing(_cpu: object) -> object:
+def nothing(_cpu: ScriptedCpu) -> Ops:
     """A guest that does nothing."""
-    return iter(())
+    yield from ()
 
 
 class VgicRig:
@@ -31,7 +33,7 @@ class VgicRig:
         cpus: int = 1,
         *,
         bare: bool = False,
-        script: Script = nothing,  # type: ignore[assignment]
+        script: Script = nothing,
     ) -> None:
         self.version = version
         self.system = System(HOSTS[version], backend=ScriptedBackend(script))

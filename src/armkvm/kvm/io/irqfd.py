@@ -3,12 +3,13 @@
 Where the kernel is called by the eventfd, a thread waits for those of one VM; it exists as long as
 there are any. So an interrupt by irqfd comes at a time of the host's, also in virtual time. A route
 names a pin of the vgic: SPI number 32 + pin; without KVM_SET_GSI_ROUTING, pin and GSI are the
-same.
+same. Or it is an MSI to an ITS, which is sent when the line would rise; what becomes of it, nobody
+asks.
 
 The vgic can take an SPI where the eventfd is signalled (kvm_arch_set_irq_inatomic), so KVM raises
 the line there and never lowers it: a pulse for an edge-triggered interrupt, and for a level one
-pending until somebody lowers it, which is what KVM_IRQFD_FLAG_RESAMPLE is for. Left out: MSI routes
-(there is no ITS that could take them), irq bypass.
+pending until somebody lowers it, which is what KVM_IRQFD_FLAG_RESAMPLE is for.
+Left out: irq bypass.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import select
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +28,7 @@ from armkvm.kvm.file import Context, fail
 from armkvm.kvm.io.eventfd import EventFd
 from armkvm.kvm.vgic.dist import inject_irq
 from armkvm.kvm.vgic.irq import VGIC_NR_PRIVATE_IRQS
+from armkvm.kvm.vgic.msi import Msi, send
 
 if TYPE_CHECKING:
     from armkvm.abi.structs import KvmIrqfd
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 
 FLAG_DEASSIGN: Final = 1 << 0
 FLAG_RESAMPLE: Final = 1 << 1
+
+# (gsi, type, flags, pin), or (gsi, KVM_IRQ_ROUTING_MSI, flags, address_lo, address_hi, data, devid)
+Route = tuple[int, ...]
 
 KVM_IRQCHIP_NUM_PINS: Final = 1020 - VGIC_NR_PRIVATE_IRQS
 
@@ -55,22 +61,27 @@ class IrqFd:
 class Routing:
     """struct kvm_irq_routing_table: which pin a GSI drives, which GSI a pin's end belongs to."""
 
-    def __init__(self, entries: Iterable[tuple[int, int, int, int]]) -> None:
-        """(gsi, type, flags, pin) each. EINVAL: out of range, or a GSI twice."""
+    def __init__(self, entries: Iterable[Route]) -> None:
+        """EINVAL: out of range, or a GSI twice."""
+        self.msis: dict[int, Msi] = {}
         self.pins: dict[int, int] = {}
         self.gsis: dict[int, int] = {}  # of several GSIs on a pin, the last
         seen = set()
-        for gsi, kind, flags, pin in entries:
+        for gsi, kind, flags, *words in entries:
             valid_flags = k.KVM_MSI_VALID_DEVID if kind == k.KVM_IRQ_ROUTING_MSI else 0
             if gsi >= k.KVM_MAX_IRQ_ROUTES or flags & ~valid_flags or gsi in seen:
                 fail(errno.EINVAL)
             seen.add(gsi)
             if kind == k.KVM_IRQ_ROUTING_IRQCHIP:
+                pin = words[0]
                 if pin >= KVM_IRQCHIP_NUM_PINS:
                     fail(errno.EINVAL)
                 self.pins[gsi] = pin
                 self.gsis[pin] = gsi
-            elif kind != k.KVM_IRQ_ROUTING_MSI:
+            elif kind == k.KVM_IRQ_ROUTING_MSI:
+                low, high, data, devid = (*words, 0, 0, 0)[:4]
+                self.msis[gsi] = Msi(high << 32 | low, data, flags, devid)
+            else:
                 fail(errno.EINVAL)
 
 
@@ -187,9 +198,15 @@ class IrqFds:
 
     def set_irq(self, gsi: int, level: bool) -> None:
         """kvm_set_irq()."""
-        pin = gsi if self.routing is None else self.routing.pins.get(gsi)
-        if pin is not None and not self.vm.vm_dead:
+        if self.vm.vm_dead:
+            return
+        routing = self.routing
+        pin = gsi if routing is None else routing.pins.get(gsi)
+        if pin is not None:
             inject_irq(self.vm, None, pin + VGIC_NR_PRIVATE_IRQS, level)
+        elif level and routing is not None and gsi in routing.msis:
+            with suppress(OSError):
+                send(self.vm, routing.msis[gsi])
 
     def _acked(self, pin: int) -> None:
         """irqfd_resampler_ack(): lower the line once, then ask all who may want it high again.

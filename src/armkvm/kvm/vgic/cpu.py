@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
     from armkvm.kvm.vgic.mmio import VgicIoDevice
 
-INTID_MASK: Final = 0x3FF  # without the source of a GICv2's SGI; there are no LPIs
+INTID_MASK: Final = 0x3FF  # without the source of a GICv2's SGI; LPIs are never deactivated
+PRIORITY_MASK: Final = 0xFF & -(1 << 8 - PRI_BITS)  # what a list register has of a priority
 
 
 class VgicCpu:
@@ -71,6 +72,7 @@ class VgicCpu:
         self.rdreg: Any = None
         self.rdreg_index = 0
         self.pendbaser = 0
+        self.lpis_enabled = False  # GICR_CTLR.EnableLPIs
         self.num_pri_bits = PRI_BITS
         self.num_id_bits = 1  # 24 bits
 
@@ -130,7 +132,7 @@ class VgicCpu:
 
     def _populate_lr(self, irq: VgicIrq) -> int | None:
         """vgic_v3_populate_lr(): what one interrupt looks like to the virtual CPU interface."""
-        val = irq.intid | irq.priority << ICH_LR_PRIORITY_SHIFT
+        val = irq.intid | (irq.priority & PRIORITY_MASK) << ICH_LR_PRIORITY_SHIFT
         if irq.group:
             val |= ICH_LR_GROUP
         allow_pending = True
@@ -257,6 +259,7 @@ class VgicCpu:
                 kept.append(irq)
             elif target is None:
                 irq.vcpu = None
+                self.dist.drop_lpi(irq)
             else:
                 moved.append((target, irq))
         self.ap_list = kept

@@ -14,6 +14,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from armkvm.abi.kvm import KVM_DEV_TYPE_ARM_VGIC_V2
+from armkvm.arch import its as g
 from armkvm.arch.word import M64
 from armkvm.kvm.kvm_host import REQ_IRQ_PENDING
 from armkvm.kvm.vgic.irq import VGIC_NR_PRIVATE_IRQS, VGIC_NR_SGIS, VgicIrq
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 VGIC_NR_IRQS_LEGACY: Final = 256
 VGIC_ADDR_UNDEF: Final = M64
 KVM_VGIC_IMP_REV_LATEST: Final = 3
+# GICR_PROPBASER once there is an ITS: inner shareable, read-allocate write-back
+INITIAL_PROPBASER: Final = (
+    g.INNER_SHAREABLE << g.SHAREABILITY_SHIFT | g.CACHE_RAWB << g.RBASER_INNER_SHIFT
+)
 
 
 class VgicDist:
@@ -46,10 +51,16 @@ class VgicDist:
         self.rd_regions: list[Any] = []
         self.implementation_rev = 0
         self.v2_groups_user_writable = False
-        self.propbaser = 0
+        self.propbaser = INITIAL_PROPBASER if vm.its else 0
+        self.lpis: dict[int, VgicIrq] = {}  # lpi_xa: those that exist
         self.dist_iodev: VgicIoDevice | None = None
         # kvm_register_irq_ack_notifier(): called with the pin when a guest ends an SPI's level
         self.ack_notifiers: list[Callable[[int], None]] = []
+
+    @property
+    def has_its(self) -> bool:
+        """vgic_has_its(): so there are LPIs."""
+        return not self.is_v2 and bool(self.vm.its)
 
     @property
     def nr_irqs(self) -> int:
@@ -64,13 +75,20 @@ class VgicDist:
             return vcpu.vgic_cpu.private_irqs[intid]
         if intid < self.nr_irqs and self.spis:
             return self.spis[intid - VGIC_NR_PRIVATE_IRQS]
-        return None
+        return self.lpis.get(intid)
 
     def irq(self, vcpu: Vcpu, intid: int) -> VgicIrq:
         """The same where it is known to exist."""
         irq = self.get_irq(vcpu, intid)
         assert irq is not None
         return irq
+
+    def drop_lpi(self, irq: VgicIrq) -> None:
+        """vgic_put_irq(): an LPI that nothing refers to any more is gone. Lock held."""
+        if irq.references or irq.vcpu is not None:
+            return
+        if self.lpis.get(irq.intid) is irq:
+            del self.lpis[irq.intid]
 
     def kick_vcpus(self) -> None:
         """vgic_kick_vcpus(): the distributor was switched on."""

@@ -4,13 +4,15 @@ An interrupt that is pending and enabled, or active, belongs on the ap_list of o
 (`target_oracle`): dist.py puts it there, cpu.py takes it from there to the guest and back.
 
 One lock per VM (`VgicDist.lock`) stands for the kernel's lock of each interrupt and each ap_list.
-Left out: LPIs, GICv4, GICv5.
+An LPI lives as long as an ITS maps it or it is on an ap_list (lpi.py). Left out: GICv4, GICv5.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
+
+from armkvm.arch.gic import FIRST_LPI
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
@@ -25,16 +27,16 @@ class VgicIrq:
 
     __slots__ = (
         "active", "active_source", "enabled", "get_input_level", "group", "hw", "hwintid", "intid",
-        "level_config", "line_level", "mpidr", "owner", "pending_latch", "priority", "source",
-        "target_vcpu", "targets", "vcpu",
+        "level_config", "line_level", "mpidr", "owner", "pending_latch", "priority", "references",
+        "source", "target_vcpu", "targets", "vcpu",
     )  # fmt: skip
 
     def __init__(self, intid: int, target_vcpu: Vcpu | None, group: int) -> None:
         self.intid = intid
         self.vcpu: Vcpu | None = None  # whose ap_list it is on
         self.target_vcpu = target_vcpu
-        # SGIs are edge-triggered, PPIs level-sensitive; SPIs begin as level-sensitive.
-        self.level_config = intid >= VGIC_NR_SGIS
+        # SGIs and LPIs are edge-triggered, PPIs level-sensitive; SPIs begin as level-sensitive.
+        self.level_config = VGIC_NR_SGIS <= intid < FIRST_LPI
         self.enabled = intid < VGIC_NR_SGIS
         self.group = group
         self.priority = 0
@@ -50,6 +52,7 @@ class VgicIrq:
         self.hwintid = 0
         self.get_input_level: Callable[[], bool] | None = None
         self.owner: object = None  # the in-kernel device that drives it
+        self.references = 0  # LPIs: translations that name it
 
     def is_pending(self) -> bool:
         """irq_is_pending()."""

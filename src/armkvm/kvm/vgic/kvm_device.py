@@ -2,7 +2,7 @@
 
 Documentation/virt/kvm/devices/arm-vgic.rst and arm-vgic-v3.rst describe the attributes; the order
 of checks and the errors here are the code's. A register of the GICv2 may be accessed before it is
-initialised and initialises it; one of the GICv3 may not. Left out: pending tables of LPIs.
+initialised and initialises it; one of the GICv3 may not. An ITS is a device of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from armkvm.abi import vgic as a
 from armkvm.abi.kvm import KVM_DEV_TYPE_ARM_VGIC_V2
 from armkvm.kvm.file import File, Value, fail, load_int
 from armkvm.kvm.ioctl import ioctl, pointer, to_pointer
+from armkvm.kvm.vgic import lpi
 from armkvm.kvm.vgic import mmio as vgic_mmio
 from armkvm.kvm.vgic import mmio_v2 as vgic_mmio_v2
 from armkvm.kvm.vgic import mmio_v3 as vgic_mmio_v3
@@ -211,9 +212,8 @@ class VgicDevice(File):
             with vm.config_lock:
                 _check(vgic_init(vm))
         elif attr == a.KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES and not self.is_v2:
-            with vm.lock, vm.all_vcpus_locked():
-                if not vm.vgic.initialized:
-                    fail(errno.ENXIO)
+            with self._all_at_rest():
+                lpi.save_pending_tables(vm)
         else:
             fail(errno.ENXIO)
 
@@ -267,7 +267,8 @@ class VgicDevice(File):
     def _all_at_rest(self) -> Iterator[None]:
         """EBUSY while any vCPU is inside an ioctl."""
         vm = self.vm
-        with vm.lock, vm.all_vcpus_locked(), vm.config_lock:
+        # slots_lock: the tables of LPIs lie in guest memory.
+        with vm.lock, vm.all_vcpus_locked(), vm.slots_lock, vm.config_lock:
             yield
 
     def _access_reg(self, group: int, attr: int, value: int | None) -> int:

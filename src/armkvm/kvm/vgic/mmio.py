@@ -4,7 +4,7 @@ A device is a sorted list of register regions. A region says how many bits an in
 which access sizes it takes, and which functions read and write it, for the guest and for user
 space. What no region takes reads as zero and ignores writes.
 
-`addr` in these functions is the offset from the device's base. Left out: GICv4 SGIs, LPIs.
+`addr` in these functions is the offset from the device's base. Left out: GICv4 SGIs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from armkvm.arch import its as g
 from armkvm.arch.gic import PRI_BITS
 from armkvm.arch.word import M64
 from armkvm.kvm.vgic.dist import queue_irq
@@ -146,6 +147,29 @@ def _set_bits(vcpu: Vcpu, addr: int, length: int, val: int) -> Iterator[VgicIrq]
     for i, irq in fields(vcpu, addr, 1, length):
         if val >> i & 1:
             yield irq
+
+
+def extract_bytes(reg: int, addr: int, length: int) -> int:
+    """Part of a 64-bit register."""
+    return reg >> 8 * (addr & 7) & (1 << 8 * length) - 1
+
+
+def update_64bit_reg(reg: int, addr: int, length: int, val: int) -> int:
+    """A 64-bit register of which a half or the whole is written."""
+    shift = (addr & 4) * 8
+    mask = (1 << 8 * length) - 1
+    return (reg & ~(mask << shift) | (val & mask) << shift) & M64
+
+
+def sanitised(reg: int, inner_shift: int, outer_shift: int) -> int:
+    """vgic_sanitise_*baser(): a table's memory is not outer shareable, and cacheable inside."""
+    if reg >> g.SHAREABILITY_SHIFT & 3 == g.OUTER_SHAREABLE:
+        reg = reg & ~(3 << g.SHAREABILITY_SHIFT) | g.INNER_SHAREABLE << g.SHAREABILITY_SHIFT
+    if reg >> inner_shift & 7 in (g.CACHE_NCNB, g.CACHE_NC):
+        reg = reg & ~(7 << inner_shift) | g.CACHE_RAWB << inner_shift
+    if reg >> outer_shift & 7 not in (g.OUTER_SAME_AS_INNER, g.CACHE_NC):
+        reg &= ~(7 << outer_shift)
+    return reg
 
 
 def read_raz(_vcpu: Vcpu, _addr: int, _length: int) -> int:

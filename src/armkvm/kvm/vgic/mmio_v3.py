@@ -1,16 +1,18 @@
 """The GICv3 distributor's and redistributors' registers, after vgic/vgic-mmio-v3.c (IHI 0069,
 12.9 to 12.11). And SGIs, which a GICv3 sends by a system register.
 
-Private interrupts are the redistributors': in the distributor their places read as zero. LPIs are
-not implemented: the registers keep what is written and say so to nobody.
+Private interrupts are the redistributors': in the distributor their places read as zero. There are
+LPIs as soon as the VM has an ITS; their tables are lpi.py's.
 """
 
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from armkvm.arch.word import M64
+from armkvm.arch import its
+from armkvm.kvm.vgic import lpi
 from armkvm.kvm.vgic import mmio as mm
 from armkvm.kvm.vgic.dist import queue_irq
 from armkvm.kvm.vgic.mmio import ACCESS_8, ACCESS_32, ACCESS_64, Region, Write, per_irq
@@ -22,24 +24,13 @@ if TYPE_CHECKING:
 GICD_CTLR, GICD_TYPER, GICD_IIDR, GICD_TYPER2 = 0x0, 0x4, 0x8, 0xC
 GICD_CTLR_ENABLE_SS_G1, GICD_CTLR_ARE_NS, GICD_CTLR_DS = 1 << 1, 1 << 4, 1 << 6
 INTERRUPT_ID_BITS_SPIS = 10
-GICR_TYPER_LAST = 1 << 4
-GICR_CTLR_CES, GICR_CTLR_IR = 1 << 1, 1 << 2
+GICD_TYPER_LPIS = 1 << 17
+GICR_TYPER_PLPIS, GICR_TYPER_LAST = 1 << 0, 1 << 4
+GICR_CTLR_ENABLE_LPIS, GICR_CTLR_CES, GICR_CTLR_IR = 1 << 0, 1 << 1, 1 << 2
 KVM_VGIC_IMP_REV_3 = 3
 PIDR2, PIDR2_GICV3 = 0xFFE8, 0x3B
 RD, SGI = 0x0, 0x1_0000  # the two frames of a redistributor
 MPIDR_AFF = 0xFF_00FF_FFFF
-
-
-def _bytes(value: int, addr: int, length: int) -> int:
-    """extract_bytes(): part of a 64-bit register."""
-    return value >> 8 * (addr & 7) & (1 << 8 * length) - 1
-
-
-def _updated(reg: int, addr: int, length: int, val: int) -> int:
-    """update_64bit_reg(): a half or the whole of a 64-bit register."""
-    shift = (addr & 4) * 8
-    mask = (1 << 8 * length) - 1
-    return (reg & ~(mask << shift) | (val & mask) << shift) & M64
 
 
 def mpidr_aff(vcpu: Vcpu) -> int:
@@ -66,7 +57,10 @@ def read_misc(vcpu: Vcpu, addr: int, _length: int) -> int:
             enabled = GICD_CTLR_ENABLE_SS_G1 if dist.enabled else 0
             return enabled | GICD_CTLR_ARE_NS | GICD_CTLR_DS
         case 0x4:
-            return dist.nr_irqs // 32 - 1 | (INTERRUPT_ID_BITS_SPIS - 1) << 19
+            lines = dist.nr_irqs // 32 - 1
+            if dist.has_its:
+                return lines | (lpi.INTERRUPT_ID_BITS_ITS - 1) << 19 | GICD_TYPER_LPIS
+            return lines | (INTERRUPT_ID_BITS_SPIS - 1) << 19
         case 0x8:
             return mm.iidr(dist.implementation_rev)
         case _:
@@ -99,7 +93,7 @@ def uaccess_write_misc(vcpu: Vcpu, addr: int, length: int, val: int) -> int:
 def read_irouter(vcpu: Vcpu, addr: int, length: int) -> int:
     """GICD_IROUTER: there is no Aff3, the upper word is zero."""
     irq = vcpu.vm.vgic.get_irq(vcpu, mm.intid_of(addr, 64))
-    return 0 if irq is None or addr & 4 else _bytes(irq.mpidr, addr, length)
+    return 0 if irq is None or addr & 4 else mm.extract_bytes(irq.mpidr, addr, length)
 
 
 def write_irouter(vcpu: Vcpu, addr: int, _length: int, val: int) -> None:
@@ -132,9 +126,22 @@ def read_idregs(_vcpu: Vcpu, addr: int, _length: int) -> int:
 
 def read_rd_ctlr(vcpu: Vcpu, _addr: int, _length: int) -> int:
     """GICR_CTLR."""
+    enabled = GICR_CTLR_ENABLE_LPIS if lpi.lpis_enabled(vcpu) else 0
     if vcpu.vm.vgic.implementation_rev >= KVM_VGIC_IMP_REV_3:
-        return GICR_CTLR_IR | GICR_CTLR_CES
-    return 0
+        return enabled | GICR_CTLR_IR | GICR_CTLR_CES
+    return enabled
+
+
+def write_rd_ctlr(vcpu: Vcpu, _addr: int, _length: int, val: int) -> None:
+    """GICR_CTLR.EnableLPIs, if there is an ITS."""
+    wanted = bool(val & GICR_CTLR_ENABLE_LPIS)
+    if not vcpu.vm.vgic.has_its or wanted == lpi.lpis_enabled(vcpu):
+        return
+    if not wanted:
+        lpi.disable(vcpu)
+        return
+    with suppress(OSError):  # a pending table that is nowhere
+        lpi.enable(vcpu)
 
 
 def _is_last(vcpu: Vcpu) -> bool:
@@ -154,9 +161,11 @@ def _is_last(vcpu: Vcpu) -> bool:
 def read_typer(vcpu: Vcpu, addr: int, length: int) -> int:
     """GICR_TYPER."""
     value = (mpidr_aff(vcpu) & 0xFF_FFFF) << 32 | (vcpu.vcpu_id & 0xFFFF) << 8
+    if vcpu.vm.vgic.has_its:
+        value |= GICR_TYPER_PLPIS
     if _is_last(vcpu):
         value |= GICR_TYPER_LAST
-    return _bytes(value, addr, length)
+    return mm.extract_bytes(value, addr, length)
 
 
 def read_rd_iidr(_vcpu: Vcpu, _addr: int, _length: int) -> int:
@@ -170,39 +179,58 @@ _PENDBASER_RES0 = 1 << 63 | 7 << 59 | 0xF << 52 | 0xF << 12 | 0x7F
 _PTZ = 1 << 62
 
 
-def _sanitised(reg: int, res0: int) -> int:
-    """vgic_sanitise_*baser(): no outer shareable, no non-cacheable inner attribute."""
-    if reg >> 10 & 3 == 2:
-        reg = reg & ~(3 << 10) | 1 << 10
-    if reg >> 7 & 7 in (0, 1):
-        reg = reg & ~(7 << 7) | 5 << 7
-    if reg >> 56 & 7 not in (0, 1):
-        reg &= ~(7 << 56)
-    return reg & ~res0
+# RES0 bits of the two registers
+_PROPBASER_RES0 = 0x1F << 59 | 0xF << 52 | 3 << 5
+_PENDBASER_RES0 = 1 << 63 | 7 << 59 | 0xF << 52 | 0xF << 12 | 0x7F
+
+
+def _sanitised(reg: int) -> int:
+    return mm.sanitised(reg, its.RBASER_INNER_SHIFT, its.RBASER_OUTER_SHIFT)
 
 
 def read_propbase(vcpu: Vcpu, addr: int, length: int) -> int:
     """GICR_PROPBASER: one for all."""
-    return _bytes(vcpu.vm.vgic.propbaser, addr, length)
+    return mm.extract_bytes(vcpu.vm.vgic.propbaser, addr, length)
 
 
 def write_propbase(vcpu: Vcpu, addr: int, length: int, val: int) -> None:
-    """GICR_PROPBASER."""
+    """GICR_PROPBASER: not while LPIs are on."""
     dist = vcpu.vm.vgic
-    dist.propbaser = _sanitised(_updated(dist.propbaser, addr, length, val), _PROPBASER_RES0)
+    if lpi.lpis_enabled(vcpu):
+        return
+    reg = mm.update_64bit_reg(dist.propbaser, addr, length, val)
+    dist.propbaser = _sanitised(reg) & ~_PROPBASER_RES0
 
 
 def read_pendbase(vcpu: Vcpu, addr: int, length: int) -> int:
     """GICR_PENDBASER."""
     assert vcpu.vgic_cpu is not None
-    return _bytes(vcpu.vgic_cpu.pendbaser & ~_PTZ, addr, length)
+    return mm.extract_bytes(vcpu.vgic_cpu.pendbaser & ~its.GICR_PENDBASER_PTZ, addr, length)
 
 
 def write_pendbase(vcpu: Vcpu, addr: int, length: int, val: int) -> None:
-    """GICR_PENDBASER."""
+    """GICR_PENDBASER: not while LPIs are on."""
     vgic = vcpu.vgic_cpu
     assert vgic is not None
-    vgic.pendbaser = _sanitised(_updated(vgic.pendbaser, addr, length, val), _PENDBASER_RES0)
+    if vgic.lpis_enabled:
+        return
+    reg = mm.update_64bit_reg(vgic.pendbaser, addr, length, val)
+    vgic.pendbaser = _sanitised(reg) & ~_PENDBASER_RES0
+
+
+def write_invlpi(vcpu: Vcpu, addr: int, _length: int, val: int) -> None:
+    """GICR_INVLPIR: the configuration of one LPI has changed in memory."""
+    irq = vcpu.vm.vgic.lpis.get(val & 0xFFFF_FFFF)
+    if irq is None or addr & 4 or not lpi.lpis_enabled(vcpu):
+        return
+    with suppress(OSError):
+        lpi.read_config(vcpu.vm, irq)
+
+
+def write_invall(vcpu: Vcpu, addr: int, _length: int, _val: int) -> None:
+    """GICR_INVALLR: that of all which target this redistributor."""
+    if not addr & 4 and lpi.lpis_enabled(vcpu):
+        lpi.invalidate_all(vcpu)
 
 
 # -- SGIs -------------------------------------------------------------------------------------
@@ -278,15 +306,15 @@ DIST_REGISTERS: list[Region] = [
 ]  # fmt: skip
 
 RD_REGISTERS: list[Region] = [
-    Region(RD + 0x000, 4, read_rd_ctlr, mm.write_wi),
+    Region(RD + 0x000, 4, read_rd_ctlr, write_rd_ctlr),
     Region(RD + 0x004, 4, read_rd_iidr, mm.write_wi),
     Region(RD + 0x008, 8, read_typer, mm.write_wi, _LONG),
     Region(RD + 0x010, 4, mm.read_raz, mm.write_wi),  # GICR_STATUSR
     Region(RD + 0x014, 4, mm.read_raz, mm.write_wi),  # GICR_WAKER: always awake
     Region(RD + 0x070, 8, read_propbase, write_propbase, _LONG),
     Region(RD + 0x078, 8, read_pendbase, write_pendbase, _LONG),
-    Region(RD + 0x0A0, 8, mm.read_raz, mm.write_wi, _LONG),  # GICR_INVLPIR
-    Region(RD + 0x0B0, 8, mm.read_raz, mm.write_wi, _LONG),  # GICR_INVALLR
+    Region(RD + 0x0A0, 8, mm.read_raz, write_invlpi, _LONG),
+    Region(RD + 0x0B0, 8, mm.read_raz, write_invall, _LONG),
     Region(RD + 0x0C0, 4, mm.read_raz, mm.write_wi),  # GICR_SYNCR: never busy
     Region(RD + 0xFFD0, 48, read_idregs, mm.write_wi),
     Region(SGI + 0x080, 4, mm.read_group, mm.write_group),

@@ -3,7 +3,7 @@ redistributor part of vgic/vgic-mmio-v3.c.
 
 The CPU interface is ICC_* system registers, which the engine handles without an exit. A region of
 redistributors holds a fixed number of them, in order of vCPU creation, or (the old way, count 0) as
-many as there are vCPUs. Left out: LPIs, pending tables, GICv4.
+many as there are vCPUs. LPIs are lpi.py's. Left out: GICv4.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from armkvm.abi.vgic import KVM_VGIC_V3_DIST_SIZE, KVM_VGIC_V3_REDIST_SIZE
 from armkvm.arch.gic import ICC_SRE_DFB, ICC_SRE_DIB, ICC_SRE_SRE
 from armkvm.arch.word import M64
 from armkvm.kvm.vgic import mmio_v3 as vgic_mmio_v3
-from armkvm.kvm.vgic.dist import VGIC_ADDR_UNDEF
+from armkvm.kvm.vgic.dist import INITIAL_PROPBASER, VGIC_ADDR_UNDEF
 from armkvm.kvm.vgic.mmio import VgicIoDevice
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 SZ_64K = 0x1_0000
 SRE_EL1 = ICC_SRE_DIB | ICC_SRE_DFB | ICC_SRE_SRE  # system registers, no bypass
-# GICR_PENDBASER: inner shareable, read-allocate write-back
-INITIAL_PENDBASER = 5 << 7 | 1 << 10
+# GICR_PENDBASER begins as GICR_PROPBASER does: inner shareable, read-allocate write-back
+INITIAL_PENDBASER = INITIAL_PROPBASER
 
 
 @dataclass
