@@ -16,6 +16,7 @@ from armkvm.abi import structs as s
         (s.KvmIrqLevel, 8),
         (s.KvmDeviceAttr, 24),
         (s.KvmCreateDevice, 12),
+        (s.KvmSmcccFilter, 24),
         (s.KvmOneReg, 16),
         (s.KvmMpState, 4),
         (s.KvmVcpuEvents, 64),

@@ -73,7 +73,7 @@ def test_files_that_are_no_snapshots(boot: Runner, tmp_path: Path) -> None:
     for content, why in (
         (b"", "is not a snapshot of armkvm"),
         (b"\x7fELF" + bytes(100), "is not a snapshot of armkvm"),
-        (data.replace(b"snapshot 2\n", b"snapshot 1\n"), "another version's format"),
+        (data.replace(b"snapshot 3\n", b"snapshot 2\n"), "another version's format"),
         (data[:-1], "is damaged"),
         (data[:40], "is damaged"),
         (data[:2000] + bytes([data[2000] ^ 1]) + data[2001:], "is damaged"),

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,13 +31,16 @@ def some() -> Snapshot:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     snapshot_file.write(tmp_path / "a", some())
     assert snapshot_file.read(tmp_path / "a") == some()
+    seeded = replace(some(), seed=7)
+    snapshot_file.write(tmp_path / "a", seeded)
+    assert snapshot_file.read(tmp_path / "a") == seeded
     assert os.listdir(tmp_path) == ["a"]
 
 
 def test_the_head_is_text(tmp_path: Path) -> None:
     snapshot_file.write(tmp_path / "a", some())
     first, head, _rest = (tmp_path / "a").read_bytes().split(b"\n", 2)
-    assert first == b"armkvm snapshot 2"
+    assert first == b"armkvm snapshot 3"
     assert json.loads(head)["memory"] == [[0, 4], [0x1_0000, 2]]
 
 

@@ -149,6 +149,17 @@ class KvmDeviceAttr(Structure):
     ]
 
 
+class KvmSmcccFilter(Structure):
+    """What KVM_ARM_VM_SMCCC_FILTER's address points to."""
+
+    _fields_ = [
+        ("base", c_uint32),
+        ("nr_functions", c_uint32),
+        ("action", c_uint8),
+        ("pad", c_uint8 * 15),
+    ]
+
+
 class KvmInterrupt(Structure):
     _fields_ = [("irq", c_uint32)]
 

@@ -69,7 +69,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="virtual: counted from instructions (default); paced: the same, but idle time is "
         "slept (default on a terminal); realtime: the host's clock")  # fmt: skip
     add("--seed", metavar="N", type=natural,
-        help="what the guest's random numbers begin with (default: 0 in virtual time)")  # fmt: skip
+        help="what the guest's random numbers begin with (default: 0 in virtual time); a saved "
+        "guest keeps its own")  # fmt: skip
     add("--max-insns", metavar="N", type=positive, help="stop after N guest instructions")
     add("--timeout", metavar="SECONDS", type=seconds, help="stop after that much host time")
     add("--save", metavar="FILE",
@@ -111,7 +112,7 @@ def _run(args: argparse.Namespace) -> int:
         Engine.load(progress)  # the first time ever, this compiles
 
     time = args.time or ("paced" if console.is_terminal else "virtual")
-    with console, System(_host(args), time) as system:
+    with console, System(_host(args), time, seed=args.seed) as system:
         config = Config(
             system=system,
             image=image,

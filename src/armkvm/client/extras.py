@@ -95,6 +95,8 @@ class Timer(Protocol):
 class SystemExtras(Protocol):
     """Of /dev/kvm."""
 
+    seed: int | None  # of the random numbers that KVM gives guests; None: its host's own
+
     @property
     def clock(self) -> Clock:
         """Which devices and the VMM's own deadlines go by."""

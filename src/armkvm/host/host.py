@@ -20,6 +20,7 @@ from armkvm.abi.kvm import (
 from armkvm.host.clock import Clock
 from armkvm.host.hrtimer import HrtimerBase
 from armkvm.host.pcpu import PerCpuHandler, PhysicalCpu
+from armkvm.host.random import Random
 from armkvm.host.sched import Deterministic, Scheduler
 from armkvm.host.turn import Turn
 
@@ -99,10 +100,13 @@ class Host:
         clock: Clock,
         sched: Scheduler | None = None,
         parts: HostParts | None = None,
+        seed: int | None = None,
     ) -> None:
         parts = parts or HostParts.usual(clock)
         self.kind = KINDS[kind]
         self.clock = clock
+        # In virtual time a run is a function of its inputs, of which the seed is one.
+        self.random = Random(0 if seed is None and clock.jumps else seed)
         self.sched: Scheduler = sched or Deterministic()
         self.hrtimers = parts.hrtimers
         self.turn = parts.turn

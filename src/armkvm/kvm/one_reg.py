@@ -18,7 +18,7 @@ from armkvm.arch.timer import NS_PER_TICK_SHIFT
 from armkvm.arch.word import M64
 from armkvm.kvm import arch_timer_context as at
 from armkvm.kvm.file import fail
-from armkvm.kvm.hypercalls import STD_HYP_PV_TIME, VENDOR_HYP_FUNC_FEAT, VENDOR_HYP_PTP
+from armkvm.kvm.hypercalls import SERVICES, services
 from armkvm.kvm.id_regs import set_id_reg
 from armkvm.kvm.pmu.regs import USER as PMU_REGS
 from armkvm.kvm.pmu.regs import get_user, set_user
@@ -166,13 +166,6 @@ _WORKAROUNDS = {
     r.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_2: _WA2_NOT_REQUIRED,
     r.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_3: _NOT_REQUIRED,
 }
-# Hypercall services by register, and which of them there are.
-_SERVICES = {
-    r.KVM_REG_ARM_STD_BMAP: 0,
-    r.KVM_REG_ARM_STD_HYP_BMAP: STD_HYP_PV_TIME,
-    r.KVM_REG_ARM_VENDOR_HYP_BMAP: VENDOR_HYP_FUNC_FEAT | VENDOR_HYP_PTP,
-}
-
 
 def _firmware(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
     """kvm_arm_get_fw_reg() and set_fw_reg()."""
@@ -188,7 +181,7 @@ def _firmware(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
                 fail(errno.EINVAL)
             vcpu.vm.psci_version = value
         return kvm_psci_version(vcpu)
-    if reg_id in _SERVICES:
+    if reg_id in SERVICES:
         return _services(vcpu, reg_id, value)
     level = _WORKAROUNDS.get(reg_id)
     if level is None:
@@ -211,10 +204,10 @@ def _services(vcpu: Vcpu, reg_id: int, value: int | None) -> int:
     """kvm_arm_set_fw_reg_bmap(): the VM's; user space may take services away before it runs."""
     vm = vcpu.vm
     with vm.config_lock:
-        held = vm.smccc_services.get(reg_id, _SERVICES[reg_id])
+        held = services(vm, reg_id)
         if value is None:
             return held
-        if value & ~_SERVICES[reg_id]:
+        if value & ~SERVICES[reg_id]:
             fail(errno.EINVAL)
         if vm.has_run and value != held:
             fail(errno.EBUSY)
@@ -299,7 +292,7 @@ def reg_list(vcpu: Vcpu) -> list[int]:
     ids += [r.core_reg(_SPSR + 8 * i) for i in range(5)]
     ids += [r.core_reg(_FP + 16 * i, r.KVM_REG_SIZE_U128) for i in range(32)]
     ids += [r.core_reg(_FPSR, r.KVM_REG_SIZE_U32), r.core_reg(_FPCR, r.KVM_REG_SIZE_U32)]
-    ids += [r.KVM_REG_ARM_PSCI_VERSION, *_WORKAROUNDS, *_SERVICES]
+    ids += [r.KVM_REG_ARM_PSCI_VERSION, *_WORKAROUNDS, *SERVICES]
     ids += list(_TIMER_REGS)
     native = [reg.enc for reg in STORED if reg.name not in _IN_CORE]
     pmu = PMU_REGS if vcpu.pmu is not None else ()

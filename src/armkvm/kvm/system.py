@@ -36,8 +36,9 @@ class System(File):
                 vcpu = vm.create_vcpu(0)
 
     `host_kind` is a name in host.host.KINDS; `clock` a Clock or the name of a mode; `backend`
-    supplies guest CPUs (default: the engine, loaded when the first VM is made). `sched` and `parts`
-    are a checker's.
+    supplies guest CPUs (default: the engine, loaded when the first VM is made). `seed` is what the
+    random numbers for guests are made of (TRNG); without one they are the machine's own, and in
+    virtual time those of seed 0. `sched` and `parts` are a checker's.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class System(File):
         backend: Backend | None = None,
         sched: Scheduler | None = None,
         parts: HostParts | None = None,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         self.clock = make_clock(clock) if isinstance(clock, str) else clock
-        self.host = Host(host_kind, self.clock, sched, parts)
+        self.host = Host(host_kind, self.clock, sched, parts, seed)
         kvm_timer_hyp_init(self.host)
         self.trace = Trace()
         self._backend = backend
@@ -60,6 +62,15 @@ class System(File):
     def host_kind(self) -> str:
         """Its name in host.host.KINDS."""
         return self.host.kind.name
+
+    @property
+    def seed(self) -> int | None:
+        """What the random numbers for guests are made of; None: they are the machine's own."""
+        return self.host.random.seed
+
+    @seed.setter
+    def seed(self, seed: int | None) -> None:
+        self.host.random.seed = seed
 
     @property
     def backend(self) -> Backend:

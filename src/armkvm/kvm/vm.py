@@ -1,8 +1,7 @@
 """A virtual machine: the VM ioctls, after virt/kvm/kvm_main.c and arch/arm64/kvm/arm.c.
 
 Locks, outer first: a vCPU's mutex, `lock` (kvm->lock), `slots_lock`, `config_lock`, `halt_lock`.
-KVM_IRQ_LINE and KVM_SIGNAL_MSI take none of them, so they work while vCPUs run. Left out: the SMCCC
-filter.
+KVM_IRQ_LINE and KVM_SIGNAL_MSI take none of them, so they work while vCPUs run.
 """
 
 from __future__ import annotations
@@ -32,19 +31,20 @@ from armkvm.abi.kvm import (
     KVM_VCPU_MMAP_SIZE,
 )
 from armkvm.arch.sysreg import Encoding
-from armkvm.kvm import id_regs
+from armkvm.kvm import id_regs, smccc_filter
 from armkvm.kvm.arch_timer_context import DEFAULT_PPIS, Offset
 from armkvm.kvm.capabilities import MANUAL_DIRTY_LOG_PROTECT
-from armkvm.kvm.file import THIS_PROCESS, Call, Context, Writable, fail
+from armkvm.kvm.file import THIS_PROCESS, Call, Context, Value, Writable, fail, load
 from armkvm.kvm.io.bus import IoBus
 from armkvm.kvm.io.coalesced_mmio import CoalescedMmio
 from armkvm.kvm.io.eventfd import IoEventFds
 from armkvm.kvm.io.irqfd import IrqFds, Route, Routing
-from armkvm.kvm.ioctl import ANYTHING, Source, caller, ioctl
+from armkvm.kvm.ioctl import ANYTHING, Source, caller, ioctl, pointer
 from armkvm.kvm.irq_line import irq_line
 from armkvm.kvm.kvm_host import REQ_SLEEP, REQ_VM_DEAD
 from armkvm.kvm.memslots import MemSlots
 from armkvm.kvm.pmu.emul import MAX_COUNTERS
+from armkvm.kvm.smccc_filter import SmcccFilter
 from armkvm.kvm.vcpu import Vcpu
 from armkvm.kvm.vgic import init as vgic_init
 from armkvm.kvm.vgic import msi
@@ -151,6 +151,7 @@ class Vm(VmMemory):
         self.pmu_filter: bytearray | None = None  # one byte an event: it may be counted
         self.psci_version = 0  # that user space has chosen
         self.smccc_services: dict[int, int] = {}  # bitmaps that user space has set, by one-reg
+        self.smccc_filter = SmcccFilter()
         self.id_regs: dict[Encoding, int] = {}  # ID registers that user space has changed
         self.coalesced_mmio = CoalescedMmio(self)
         self.ioeventfds = IoEventFds(self)
@@ -375,6 +376,21 @@ class Vm(VmMemory):
                 self.memslots.initially_set = bool(wanted & KVM_DIRTY_LOG_INITIALLY_SET)
             case _:
                 fail(errno.EINVAL)
+
+    @ioctl(nr.KVM_HAS_DEVICE_ATTR, st.KvmDeviceAttr)
+    def has_device_attr(self, group: int, attr: int) -> None:
+        """KVM_HAS_DEVICE_ATTR on the VM. ENXIO: no such attribute."""
+        self._alive()
+        smccc_filter.has_attr(group, attr)
+
+    @ioctl(nr.KVM_SET_DEVICE_ATTR, st.KvmDeviceAttr, value=pointer("addr"))
+    def set_device_attr(self, group: int, attr: int, value: Value = 0) -> None:
+        """KVM_SET_DEVICE_ATTR on the VM: devices/vm.rst. `value` is a KvmSmcccFilter's bytes.
+
+        ENXIO: no such attribute; EINVAL; EEXIST: a range has an action already; EBUSY: it has run.
+        """
+        self._alive()
+        smccc_filter.set_attr(self, group, attr, lambda size: load(value, size))
 
     @ioctl(nr.KVM_ARM_PREFERRED_TARGET, st.KvmVcpuInit, ret=_put_target)
     def arm_preferred_target(self) -> tuple[int, int]:

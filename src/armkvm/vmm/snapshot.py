@@ -83,6 +83,7 @@ class Snapshot:
     devices: dict[str, Any] = field(default_factory=dict)
     memory: list[tuple[int, bytes]] = field(default_factory=list)  # offset and what is not zero
     pmu: bool = False
+    seed: int | None = None  # of the random numbers that KVM gives; None: they are the host's
 
 
 # -- the machine --------------------------------------------------------------------------------
@@ -97,6 +98,7 @@ def save(machine: Machine) -> Snapshot:
         cpus=config.cpus,
         mem_bytes=config.mem_bytes,
         ns=machine.system.clock.now(),
+        seed=machine.system.seed,
         pmu=config.pmu,
         vcpus=[save_vcpu(vcpu, asleep=vcpu in machine.asleep) for vcpu in machine.vcpus],
         devices={name: asdict(device.state()) for name, device in machine.parts().items()},
@@ -137,6 +139,8 @@ def _restore(machine: Machine, saved: Snapshot) -> None:
         if state.has_run:
             complete(vcpu)
     machine.system.clock.skip_to(saved.ns)
+    if saved.seed is not None:
+        machine.system.seed = saved.seed
     for vcpu, state in zip(machine.vcpus, saved.vcpus, strict=True):
         restore_timers(vcpu, state)
     machine.tell_levels([state.device_irq_level for state in saved.vcpus])

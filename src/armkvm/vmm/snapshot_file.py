@@ -1,6 +1,6 @@
 """Snapshots in files: one format, with a version.
 
-    armkvm snapshot 2\\n        the first line
+    armkvm snapshot 3\\n        the first line
     {"host": ..., ...}\\n       everything but memory, as JSON in one line; numbers are decimal, ids
                                and contents of registers are strings in hexadecimal; "memory" lists
                                [offset from the start of RAM, bytes] of what follows
@@ -25,7 +25,7 @@ from armkvm.vmm.errors import GuestError
 from armkvm.vmm.snapshot import EVENTS_SIZE, Snapshot, VcpuState
 
 MAGIC = b"armkvm snapshot "
-VERSION = 2
+VERSION = 3
 DIGEST = 32
 PAGE = 1 << 12
 
@@ -90,6 +90,7 @@ def _plain(s: Snapshot) -> dict[str, Any]:
         "cpus": s.cpus,
         "mem_bytes": s.mem_bytes,
         "ns": s.ns,
+        "seed": s.seed,
         "pmu": s.pmu,
         "vcpus": [
             {
@@ -123,6 +124,7 @@ def _snapshot(plain: dict[str, Any], memory: memoryview) -> Snapshot:
         cpus=_int(plain["cpus"]),
         mem_bytes=_int(plain["mem_bytes"]),
         ns=_int(plain["ns"]),
+        seed=None if plain["seed"] is None else _int(plain["seed"]),
         pmu=_bool(plain["pmu"]),
         vcpus=[_vcpu(v) for v in plain["vcpus"]],
         vgic=[(_int(group), int(attr, 16), int(value, 16)) for group, attr, value in plain["vgic"]],
