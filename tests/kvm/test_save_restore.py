@@ -22,12 +22,13 @@ from armkvm.vmm import snapshot
 from armkvm.vmm.snapshot import Mismatch, Snapshot
 
 KINDS = {
-    f"{irqchip} on {host}": Kind(host, irqchip, saves.program(3 if irqchip[-1] == "3" else 2))
+    f"{irqchip} on {host}": Kind(host, irqchip, saves.program(3 if "gicv3" in irqchip else 2))
     for host, irqchip in (
         ("nvhe-gicv2", "gicv2"),
         ("vhe-gicv3", "gicv2"),
         ("nvhe-gicv2", "kernel-gicv2"),
         ("vhe-gicv3", "kernel-gicv3"),
+        ("vhe-gicv3", "kernel-gicv3-its"),
     )
 }
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

@@ -128,6 +128,7 @@ def test_caches_have_one_set_of_one_way(host: str) -> None:
     [
         ("nvhe-gicv2", "gicv2", 6), ("nvhe-gicv2", "bcm2836", 4),
         ("nvhe-gicv2", "kernel-gicv2", 8), ("vhe-gicv3", "kernel-gicv3", 17),
+        ("vhe-gicv3", "kernel-gicv3-its", 2),
     ],
 )  # fmt: skip
 def test_the_device_tree_compiles(

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from armkvm.vmm.machine import Machine, Outcome
 
 HOSTS = ("nvhe-gicv2", "vhe-gicv3")
-HOST_OF_KERNEL_GIC = {"kernel-gicv2": "nvhe-gicv2", "kernel-gicv3": "vhe-gicv3"}
+HOST_OF_KERNEL_GIC = {
+    "kernel-gicv2": "nvhe-gicv2",
+    "kernel-gicv3": "vhe-gicv3",
+    "kernel-gicv3-its": "vhe-gicv3",
+}
 TIMES = ("virtual", "paced", "realtime")
 STOPPED = ("limit", "timeout", "quit")  # outcomes that are not the guest's own doing
 DEFAULT_MEMORY = 512 << 20
@@ -60,11 +64,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--irqchip", choices=LIMITS,
         help="gicv2 (default): a GICv2 in user space; "
         "bcm2836: the Raspberry Pi's (the default guest is Debian's generic kernel then, which "
-        "has the driver); kernel-gicv2, kernel-gicv3: KVM's own")  # fmt: skip
+        "has the driver); kernel-gicv2, kernel-gicv3: KVM's own; kernel-gicv3-its: with an "
+        "ITS")  # fmt: skip
     add("--pmu", action="store_true", help="give the vCPUs a performance monitor")
     add("--host", choices=HOSTS,
         help="the host that KVM runs on (default nvhe-gicv2; "
-        "vhe-gicv3 for kernel-gicv3)")  # fmt: skip
+        "vhe-gicv3 for kernel-gicv3 and kernel-gicv3-its)")  # fmt: skip
     add("--time", choices=TIMES,
         help="virtual: counted from instructions (default); paced: the same, but idle time is "
         "slept (default on a terminal); realtime: the host's clock")  # fmt: skip

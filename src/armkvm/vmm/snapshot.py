@@ -2,16 +2,16 @@
 
 The order is QEMU's. To save: the access that the last exit was about is completed first (KVM_RUN
 with immediate_exit), then everything is read. To restore, on a machine that was made alike and has
-not run: registers; the vgic's; a first KVM_RUN, which ends at once; the counters, and only then the
-timers, which otherwise would compare with a counter that is not theirs; devices, which drive their
-lines anew; device_irq_level, so that what user space was told stays told.
+not run: memory; registers; the vgic's; a first KVM_RUN, which ends at once; the counters, and only
+then the timers, which otherwise would compare with a counter that is not theirs; devices, which
+drive their lines anew; device_irq_level, so that what user space was told stays told.
 
 Guest time goes on where it stood, to the nanosecond if the clock can be set (a clock of its own,
 not further already). Then a restored run is the same as one that was not interrupted, with these
 exceptions. A load-exclusive in front of the save point lost its monitor, as by any exception: the
 store fails once. A GICv2 in the kernel forgets who sent an SGI that is being handled: KVM takes it
-for CPU 0's, and the guest's end of it may go to nobody. With several vCPUs, whose turn it is begins
-anew.
+for CPU 0's, and the guest's end of it may go to nobody. With an ITS, saving fills its tables in
+guest memory. With several vCPUs, whose turn it is begins anew.
 
 A vCPU that slept in a WFI when it was told to stop goes on with MP state SUSPENDED, which is a WFI
 too: KVM tells when it ends. Left out: machines of other sizes or other interrupt controllers.
@@ -91,20 +91,23 @@ class Snapshot:
 
 def save(machine: Machine) -> Snapshot:
     """Everything. No vCPU is in KVM_RUN."""
-    config = machine.config
+    config, irqchip = machine.config, machine.irqchip
+    ns = machine.system.clock.now()
+    vcpus = [save_vcpu(vcpu, asleep=vcpu in machine.asleep) for vcpu in machine.vcpus]
+    if isinstance(irqchip, KernelGic):
+        kernel_gic_state.save_tables(irqchip.device, irqchip.its)
     saved = Snapshot(
         host=machine.system.host_kind,
         irqchip=config.irqchip,
         cpus=config.cpus,
         mem_bytes=config.mem_bytes,
-        ns=machine.system.clock.now(),
+        ns=ns,
         seed=machine.system.seed,
         pmu=config.pmu,
-        vcpus=[save_vcpu(vcpu, asleep=vcpu in machine.asleep) for vcpu in machine.vcpus],
+        vcpus=vcpus,
         devices={name: asdict(device.state()) for name, device in machine.parts().items()},
         memory=save_memory(machine.memory),
     )
-    irqchip = machine.irqchip
     if isinstance(irqchip, KernelGic):
         mpidrs = [vcpu.registers[MPIDR_EL1] for vcpu in saved.vcpus]
         high = irqchip.high | {
@@ -113,7 +116,9 @@ def save(machine: Machine) -> Snapshot:
             for timer, ctl in enumerate((r.KVM_REG_ARM_TIMER_CTL, r.KVM_REG_ARM_PTIMER_CTL))
             if timer_level(saved.vcpus[n], ctl)
         }
-        saved.vgic = kernel_gic_state.save(irqchip.device, irqchip.version, mpidrs, high)
+        saved.vgic = kernel_gic_state.save(
+            irqchip.device, irqchip.its, irqchip.version, mpidrs, high
+        )
     return saved
 
 
@@ -129,11 +134,12 @@ def restore(machine: Machine, saved: Snapshot) -> None:
 
 
 def _restore(machine: Machine, saved: Snapshot) -> None:
+    restore_memory(machine.memory, saved.memory)
     for vcpu, state in zip(machine.vcpus, saved.vcpus, strict=True):
         restore_registers(vcpu, state)
     irqchip = machine.irqchip
     if isinstance(irqchip, KernelGic):
-        kernel_gic_state.restore(irqchip.device, saved.vgic)
+        kernel_gic_state.restore(irqchip.device, irqchip.its, saved.vgic)
     # The host's work for a first run is done before guest time goes on.
     for vcpu, state in zip(machine.vcpus, saved.vcpus, strict=True):
         if state.has_run:
@@ -144,7 +150,6 @@ def _restore(machine: Machine, saved: Snapshot) -> None:
     for vcpu, state in zip(machine.vcpus, saved.vcpus, strict=True):
         restore_timers(vcpu, state)
     machine.tell_levels([state.device_irq_level for state in saved.vcpus])
-    restore_memory(machine.memory, saved.memory)
     parts = machine.parts()
     if set(parts) != set(saved.devices):
         raise ValueError("devices")

@@ -36,6 +36,7 @@ LIMITS = {
     "gicv2": (MAX_CPUS, "a GICv2 has 8 CPU interfaces"),
     "kernel-gicv2": (MAX_CPUS, "a GICv2 has 8 CPU interfaces"),
     "kernel-gicv3": (MAX_REDISTRIBUTORS, f"at most {MAX_REDISTRIBUTORS}"),
+    "kernel-gicv3-its": (MAX_REDISTRIBUTORS, f"at most {MAX_REDISTRIBUTORS}"),
     "bcm2836": (CORES, "a BCM2836 has 4 cores"),
 }
 
@@ -84,7 +85,8 @@ def make(
         return RaspberryPi(vm, cpus, now, arm, report)
     if name == "gicv2":
         return UserGic(vm, cpus, report)
-    return KernelGic(vm, cpus, 2 if name == "kernel-gicv2" else 3)
+    version = 2 if name == "kernel-gicv2" else 3
+    return KernelGic(vm, cpus, version, its=name == "kernel-gicv3-its")
 
 
 class _CpuLines:
