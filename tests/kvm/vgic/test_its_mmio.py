@@ -6,9 +6,20 @@ import errno
 
 import pytest
 from tests.kvm.rig import fails
-from tests.kvm.vgic.its_rig import COLLECTIONS, DEVICES, LPI, QUEUE, ItsRig, mapc, mapd, mapti
+from tests.kvm.vgic.its_rig import (
+    COLLECTIONS,
+    DEVICES,
+    LPI,
+    QUEUE,
+    ItsRig,
+    invall,
+    mapc,
+    mapd,
+    mapti,
+)
 
 from armkvm.arch import its as g
+from armkvm.kvm.vgic import its_mmio
 
 VALID = g.BASER_VALID
 ATTRIBUTES = 5 << 59 | 1 << 10  # RaWb, inner shareable
@@ -160,6 +171,32 @@ def test_a_table_that_becomes_invalid_takes_what_it_held_with_it(
     assert its.msi() == 0
     its.commands(mapd(0), mapc(0), mapti(0, 0, LPI))
     assert its.msi() == 1
+
+
+@pytest.mark.parametrize("access", ["creadr", "cwriter", "ctlr"])
+def test_a_long_queue_is_done_in_parts(
+    its: ItsRig, monkeypatch: pytest.MonkeyPatch, access: str
+) -> None:
+    """Each access to the queue's registers goes on with it; what is left is seen."""
+    its.mapped()
+    its.commands(*[mapti(0, n, LPI + n) for n in range(1, 10)])
+    monkeypatch.setattr(its_mmio, "WORK_AT_ONCE", 20)
+    at = its.read(g.GITS_CWRITER)
+    its.fill(QUEUE + at, invall() * 6 + mapd(3))
+    end = at + 7 * g.CMD_SIZE
+    its.write(g.GITS_CWRITER, end)
+    assert its.its.creadr == at + 2 * g.CMD_SIZE  # ten LPIs each, and the command itself
+    for _ in range(2):
+        if access == "creadr":
+            its.read(g.GITS_CREADR)
+        elif access == "cwriter":
+            its.write(g.GITS_CWRITER, end)
+        else:
+            assert not its.read(g.GITS_CTLR, 4) & g.GITS_CTLR_QUIESCENT
+    assert its.its.creadr == at + 6 * g.CMD_SIZE
+    assert its.read(g.GITS_CREADR) == end
+    assert its.read(g.GITS_CTLR, 4) & g.GITS_CTLR_QUIESCENT
+    assert set(its.its.devices) == {0, 3}
 
 
 # user space

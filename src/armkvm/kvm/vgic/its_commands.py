@@ -68,6 +68,20 @@ def execute(its: Its, command: Command) -> None:
         handler(its, command)
 
 
+def work(its: Its, command: Command) -> int:
+    """How many LPIs or translations a command goes through, at most."""
+    match command.number:
+        case g.CMD_INVALL | g.CMD_MOVALL:
+            return len(its.vm.vgic.lpis) if its.vm.irqchip_in_kernel else 0
+        case g.CMD_MAPC:
+            return its.ites
+        case g.CMD_MAPD:
+            device = its.devices.get(command.device_id)
+            return len(device.ites) if device else 0
+        case _:
+            return 0
+
+
 def _found(its: Its, cmd: Command, error: int) -> Ite:
     ite = its.find_ite(cmd.device_id, cmd.event_id)
     if ite is None:
@@ -147,7 +161,7 @@ def _mapti(its: Its, cmd: Command) -> None:
         its.add_ite(device, cmd.event_id, intid, collection)
     except OSError:
         if known is None:
-            its.free_collection(collection.id)
+            del its.collections[collection.id]
         raise
 
 

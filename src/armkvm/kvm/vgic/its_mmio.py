@@ -3,7 +3,9 @@
 The frame on the bus is the control frame and, 64 KiB further on, the translation frame. A device's
 write to GITS_TRANSLATER comes as KVM_SIGNAL_MSI, with its DeviceID (msi.py); a CPU that writes
 there has none, and nothing happens. Commands are done while GITS_CWRITER or GITS_CTLR is written,
-so that a guest never sees GITS_CREADR lag behind.
+as in KVM, but a queue that would take seconds is done in parts: the rest waits for the next access
+to GITS_CREADR, GITS_CWRITER or GITS_CTLR, which a guest makes to see how far the ITS is. In between
+KVM_RUN can be kicked.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ _IDREGS = {
 }
 _CBASER_ALIGN = 0xF000
 _QUEUE_OFFSET = 0xF_FFE0
+WORK_AT_ONCE = 1 << 17  # LPIs and translations that one access goes through: a second
 
 Read = Callable[[Its, int, int], int]
 Write = Callable[[Its, int, int, int], None]
@@ -66,16 +69,21 @@ def _process_commands(its: Its) -> None:
     if not its.enabled:
         return
     queue = its.cbaser & g.GITS_CBASER_ADDRESS
-    while its.cwriter != its.creadr:
+    left = WORK_AT_ONCE
+    while its.cwriter != its.creadr and left > 0:
         raw = its.vm.memslots.read_guest(queue + its.creadr, g.CMD_SIZE)
+        left -= 1
         if raw is not None:
+            command = its_commands.decode(raw)
+            left -= its_commands.work(its, command)
             with suppress(CommandError, OSError):
-                its_commands.execute(its, its_commands.decode(raw))
+                its_commands.execute(its, command)
         its.creadr = (its.creadr + g.CMD_SIZE) % _queue_size(its)
 
 
 def _read_ctlr(its: Its, _addr: int, _length: int) -> int:
     with its.cmd_lock:
+        _process_commands(its)
         quiescent = g.GITS_CTLR_QUIESCENT if its.creadr == its.cwriter else 0
         return quiescent | (g.GITS_CTLR_ENABLE if its.enabled else 0)
 
@@ -119,7 +127,9 @@ def _write_cwriter(its: Its, addr: int, length: int, val: int) -> None:
 
 
 def _read_creadr(its: Its, addr: int, length: int) -> int:
-    return extract_bytes(its.creadr, addr, length)
+    with its.cmd_lock:
+        _process_commands(its)
+        return extract_bytes(its.creadr, addr, length)
 
 
 def _uaccess_write_creadr(its: Its, _addr: int, _length: int, val: int) -> None:
