@@ -116,13 +116,14 @@ class Peer:
         return ret
 
     # -- a guest ----------------------------------------------------------------------------
-    def vcpu(self, *words: int) -> int:
-        """A vCPU of a new VM, with a program."""
+    def vcpu(self, *words: int, also: Callable[[int], None] = lambda vm: None) -> int:
+        """A vCPU of a new VM, with a program. `also` is done to the VM."""
         kvm = self.open()
         vm = self.ioctl(kvm, nr.KVM_CREATE_VM)
         for n, word in enumerate(words):
             self.ram[4 * n : 4 * n + 4] = word.to_bytes(4, "little")
         assert self.ioctl(vm, nr.KVM_SET_USER_MEMORY_REGION, self.slot(0, RAM, SIZE)) == 0
+        also(vm)
         vcpu = self.ioctl(vm, nr.KVM_CREATE_VCPU)
         init = st.KvmVcpuInit()
         self.ioctl(vm, nr.KVM_ARM_PREFERRED_TARGET, init)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -173,6 +174,30 @@ def test_shared_memory_cannot_shrink(peer: Peer) -> None:
     with pytest.raises(PermissionError):
         os.ftruncate(peer.ram_fd, 0)
     assert peer.run(vcpu) == 0
+
+
+def test_a_file_that_is_cut_off(peer: Peer, tmp_path: Path) -> None:
+    """Other files than memfds can be truncated: the guest finds zeros, the server lives."""
+    file = tmp_path / "ram"
+    file.write_bytes(b"\7" * SIZE)
+
+    def second_slot(vm: int) -> None:
+        right, fd = peer.shares, os.open(file, os.O_RDWR)
+        peer.shares = lambda address, size: [(address, size, 0, fd)]
+        number = nr.KVM_SET_USER_MEMORY_REGION
+        assert peer.ioctl(vm, number, peer.slot(1, 2 * RAM, SIZE)) == 0
+        peer.shares = right
+        os.close(fd)
+
+    loads = [a64.ldr(0, 2), a64.str_(0, 1), a64.add(2, 2, 0x800), a64.b(-3)]
+    vcpu = peer.vcpu(*a64.mov(1, DEVICE), *a64.mov(2, 2 * RAM), *loads, also=second_slot)
+    seen = []
+    for size in (SIZE, SIZE, SIZE, 0x1000, 0x1000, 0):
+        os.truncate(file, size)
+        assert peer.run(vcpu) == 0
+        seen.append(peer.exit_of(vcpu).mmio.value)
+    sevens = int.from_bytes(b"\7" * 8, "little")
+    assert seen == [sevens, sevens, sevens, 0, 0, 0]
 
 
 def test_addresses_that_are_none(peer: Peer) -> None:

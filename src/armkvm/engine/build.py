@@ -132,7 +132,7 @@ def _store(path: Path, data: bytes) -> None:
         ) from None
 
 
-def _native() -> llvm.TargetMachine:
+def native_target() -> llvm.TargetMachine:
     """The code generator for this very CPU."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
@@ -176,7 +176,7 @@ def _compile(progress: Progress | None) -> Artefact:
         lambda done, total: report("tracing instructions", done, total),
     ).text()
     report("compiling", 0, 2)
-    machine = _native()
+    machine = native_target()
     module = _optimised(text, machine)
     report("compiling", 1, 2)
     made = Artefact(machine.emit_object(module), announced())
@@ -206,7 +206,7 @@ class Loaded:
         # kernel gives for each, and where that is far apart (a process with a terabyte mapped),
         # a relocation does not reach and LLVM ends the process.
         empty = llvm.parse_assembly("")
-        self._ee = llvm.create_mcjit_compiler(empty, _native(), use_lmm=True)
+        self._ee = llvm.create_mcjit_compiler(empty, native_target(), use_lmm=True)
         self._ee.add_object_file(llvm.ObjectFileRef.from_data(a.object))
         self._ee.finalize_object()
         self.id_registers = id_registers(a.announced)

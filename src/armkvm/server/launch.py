@@ -32,6 +32,10 @@ SYSROOTS = ("/usr/aarch64-linux-gnu",)  # of Debian's cross compiler
 _LIBC = ("lib/libc.so.6", "lib/aarch64-linux-gnu/libc.so.6", "usr/lib/aarch64-linux-gnu/libc.so.6")
 _SI_KERNEL = 0x80  # si_code of a signal that a terminal has sent
 _PR_SET_PDEATHSIG = 1
+# All but those that an instruction raises: who blocks one is killed by it.
+_ASKED = signal.valid_signals() - {
+    signal.SIGBUS, signal.SIGSEGV, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS,
+}  # fmt: skip
 _FOREIGN = platform.machine() != "aarch64"
 
 
@@ -129,7 +133,7 @@ def _in_memory(name: str, program: bytes) -> int:
 def start(launch: Launch) -> subprocess.Popen[bytes]:
     """Start it. The signals of this process are blocked from here on: `wait` takes them."""
     libc = ctypes.CDLL(None)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED)
     parent = os.getpid()
 
     def child() -> None:
@@ -147,7 +151,7 @@ def start(launch: Launch) -> subprocess.Popen[bytes]:
 def wait(child: subprocess.Popen[bytes]) -> int:
     """Live beside it to its end: its exit code, or 128 and the number of the signal."""
     while True:
-        info = signal.sigwaitinfo(signal.valid_signals())
+        info = signal.sigwaitinfo(_ASKED)
         number = info.si_signo
         if number == signal.SIGCHLD:
             code = _news(child.pid)

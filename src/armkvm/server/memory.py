@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from armkvm.kvm.file import fail
+from armkvm.server.truncated import GUARD
 
 _FAILED = ctypes.c_void_p(-1).value
 _F_ADD_SEALS, _F_SEAL_SHRINK = 1033, 2
@@ -29,8 +30,7 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 def map_file(fd: int, size: int, offset: int) -> Any:
     """`size` bytes of a client's file as a buffer. OSError.
 
-    A memfd cannot shrink after that. Another file can, by its owner's will: then the guest's access
-    to what is gone ends this process, as it would end the client.
+    A memfd cannot shrink after that. Another file can: what is gone then reads as zeros.
     """
     if size <= 0 or size % mmap.PAGESIZE or offset % mmap.PAGESIZE or (offset | size) >> 62:
         fail(errno.EFAULT)
@@ -45,8 +45,13 @@ def map_file(fd: int, size: int, offset: int) -> Any:
         fail(ctypes.get_errno())
     # Python's own mmap would keep a descriptor for each.
     buffer = (ctypes.c_char * size).from_address(address)
-    weakref.finalize(buffer, _libc.munmap, address, size).atexit = False
+    weakref.finalize(buffer, _unmap, address, size, GUARD.add(address, size)).atexit = False
     return buffer
+
+
+def _unmap(address: int, size: int, guarded: int | None) -> None:
+    GUARD.remove(guarded)
+    _libc.munmap(address, size)
 
 
 class Pages:

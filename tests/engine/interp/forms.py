@@ -28,7 +28,7 @@ def engine_of(own: list[Insn], *names: str) -> Engine:
     """Compiled from these descriptions alone."""
     insns = [*own, *(i for i in INSTRUCTIONS if i.name in {*names, "HVC"})]
     forms = [form for i in insns for form in i.forms()]
-    machine = build._native()
+    machine = build.native_target()
     text = generate.module(host_of(llvm.get_default_triple()), all_forms=forms).text()
     code = machine.emit_object(build._optimised(text, machine))
     return Engine(Loaded(Artefact(code, {})))

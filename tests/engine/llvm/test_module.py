@@ -18,7 +18,7 @@ from armkvm.isa.value import Value
 
 def returned(*arguments: int, module: Module, name: str = "main") -> int:
     """What a function of the module returns, run on this machine."""
-    machine = build._native()
+    machine = build.native_target()
     ee = llvm.create_mcjit_compiler(llvm.parse_assembly(module.text()), machine, use_lmm=True)
     ee.finalize_object()
     u64 = ctypes.c_uint64

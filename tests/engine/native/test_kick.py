@@ -77,7 +77,7 @@ def lost_kicks() -> int:
     """Of ROUNDS."""
     module = Module()
     module.define(control.kick, runner, kicker)
-    machine = build._native()
+    machine = build.native_target()
     ee = llvm.create_mcjit_compiler(llvm.parse_assembly(module.text()), machine, use_lmm=True)
     ee.finalize_object()
     memory = ctypes.create_string_buffer(layout.V_OFFSET)
