@@ -117,6 +117,17 @@ def test_switched_off_none_gets_through(its: ItsRig) -> None:
     fails(errno.EBUSY, its.msi)
 
 
+def test_switched_off_by_another_vcpu_while_the_guest_has_it(its: ItsRig) -> None:
+    """Its list register is given back all the same, and what was not taken stays pending."""
+    irq = its.mapped()
+    its.msi()
+    (lr,) = its.enter()
+    its.redist_write(GICR_CTLR, 0)
+    its.leave(lr)
+    assert its.enter() == []
+    assert irq.pending_latch
+
+
 def test_switched_on_the_pending_table_is_read(its: ItsRig) -> None:
     irq = its.mapped()
     its.commands(mapc(1, 1), mapti(0, 1, LPI + 1, 1))

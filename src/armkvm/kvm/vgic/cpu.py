@@ -94,7 +94,8 @@ class VgicCpu:
         if not self.ap_list:
             return  # then no list register is in use either
         with self.lock:
-            self._flush_lr_state()
+            if self.ap_list:  # another vCPU may have switched its LPIs off
+                self._flush_lr_state()
 
     def _flush_lr_state(self) -> None:
         """vgic_flush_lr_state()."""
@@ -177,8 +178,8 @@ class VgicCpu:
 
     def sync_hwstate(self) -> None:
         """kvm_vgic_sync_hwstate(): take back what the guest has done to the list registers."""
-        if not self.ap_list:
-            return
+        if not self.ap_list and not self.in_lrs:
+            return  # LPIs may have left the list meanwhile: GICR_CTLR of another vCPU
         bits = self._deactivated.value
         if bits:
             self._deactivated.value = 0
