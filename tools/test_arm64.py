@@ -19,7 +19,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shlex
 import shutil
 import subprocess
@@ -29,7 +28,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from armkvm.vmm.errors import FetchError
 from armkvm.vmm.guest.apt import Apt
 from armkvm.vmm.guest.debian import cache_folder
 
@@ -60,19 +58,6 @@ SCRIPT = """\
 # The arm64 Python of tools/test_arm64.py. PYTHONHOME: its own path is not where its library is.
 PYTHONHOME={root}/usr exec qemu-aarch64 {options} -L {root} -0 "$0" {root}/usr/bin/{python} "$@"
 """
-
-
-class Debian(Apt):
-    """Packages with what they depend on."""
-
-    def closure(self, packages: tuple[str, ...]) -> list[str]:
-        """The packages and all that an empty arm64 machine needs for them."""
-        options = ("-y", "--no-install-recommends", "--print-uris")
-        plan = self._run("apt-get", "-q", "install", *options, *packages)
-        found = re.findall(r"^'[^']*' ([^_\s]+)_\S* \d+ \S*$", plan.stdout, re.MULTILINE)
-        if plan.returncode or not found:
-            raise FetchError(f"apt cannot resolve {' '.join(packages)} for arm64: {plan.stderr}")
-        return found
 
 
 def main() -> int:
@@ -108,7 +93,7 @@ def set_up() -> None:
     if not root.exists():
         print("== fetching Debian's Python for arm64", flush=True)
         with tempfile.TemporaryDirectory(dir=HERE) as folder:
-            apt = Debian(Path(folder) / "apt", None)
+            apt = Apt(Path(folder) / "apt", None)
             apt.update()
             made = Path(folder) / "root"
             for package in apt.download(apt.closure(PACKAGES), lambda _done, _total: None):

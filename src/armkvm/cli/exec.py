@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import sys
+from collections.abc import Mapping
 
 from armkvm.cli.main import HostError, UsageError, tell
 from armkvm.cli.progress import shown
@@ -18,6 +19,9 @@ from armkvm.host.host import KINDS
 from armkvm.kvm.system import System
 from armkvm.server import launch
 from armkvm.server.server import VARIABLE, Server
+from armkvm.vmm.errors import FetchError
+from armkvm.vmm.guest import programs
+from armkvm.vmm.guest.debian import Progress
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,15 +42,41 @@ def _variable(given: str) -> tuple[str, str]:
     return name, value
 
 
+def _emulator(environment: Mapping[str, str], progress: Progress) -> str:
+    found = launch.installed_emulator(environment)
+    try:
+        return found or str(programs.emulator(progress))
+    except FetchError as error:
+        raise HostError(
+            f"programs need qemu-aarch64 here (Debian, Ubuntu: apt install qemu-user): {error}"
+        ) from None
+
+
+def _sysroot(environment: Mapping[str, str], progress: Progress) -> str:
+    found = launch.installed_sysroot(environment)
+    try:
+        return found or str(programs.libraries(progress))
+    except FetchError as error:
+        raise HostError(
+            "a dynamic program needs arm64 libraries: name their root with --sysroot"
+            f" (Debian, Ubuntu: apt install libc6-arm64-cross): {error}"
+        ) from None
+
+
 def run(args: argparse.Namespace) -> int:
     """Serve one program to its end."""
     address = f"@armkvm-{os.getpid()}-{secrets.token_hex(8)}"
     environment = {**os.environ, **dict(_variable(v) for v in args.env), VARIABLE: address}
-    try:
-        ready = launch.prepare([args.program, *args.args], environment, args.sysroot)
-    except launch.LaunchError as error:
-        raise UsageError(str(error)) from None
     with shown() as progress:
+        try:
+            ready = launch.prepare(
+                [args.program, *args.args],
+                environment,
+                emulator=lambda: _emulator(environment, progress),
+                sysroot=lambda: args.sysroot or _sysroot(environment, progress),
+            )
+        except launch.LaunchError as error:
+            raise UsageError(str(error)) from None
         backend = EngineBackend(progress)
     with System(args.host, "realtime", backend=backend) as kvm, Server(kvm, address) as server:
         try:

@@ -50,7 +50,7 @@ def directory() -> Path:
 
 def load(path: Path) -> bytes:
     """What is kept under this name. DistrustError; any other OSError: nothing that counts."""
-    _trust(path.parent)
+    trust(path.parent)
     # Neither through a link nor waiting for the writer of a FIFO.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     with open(os.open(path, flags), "rb") as file:
@@ -66,7 +66,7 @@ def load(path: Path) -> bytes:
 def store(path: Path, data: bytes) -> None:
     """Keep it, in place of whatever has that name. OSError, DistrustError."""
     _make(path.parent)
-    _trust(path.parent)
+    trust(path.parent)
     with suppress(FileNotFoundError):
         os.unlink(path)
     output.replace(path, [data], mode=0o600)
@@ -79,7 +79,7 @@ def _make(folder: Path) -> None:
             folder.mkdir(mode=0o700)
 
 
-def _trust(folder: Path) -> None:
+def trust(folder: Path) -> None:
     place = Path(os.path.realpath(folder))
     for part in (place, *place.parents):
         try:

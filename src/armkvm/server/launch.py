@@ -19,7 +19,7 @@ import platform
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -53,11 +53,16 @@ class Launch:
 
 
 def prepare(
-    arguments: Sequence[str], environment: Mapping[str, str], sysroot: str | None = None
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    emulator: Callable[[], str],
+    sysroot: Callable[[], str],
 ) -> Launch:
     """The program with the shim, ready to start. The environment says where the server is.
 
-    `sysroot` is where the interpreter and the libraries of a dynamic program are. LaunchError.
+    Asked for where they are needed: an `emulator`, and the `sysroot` where the interpreter and the
+    libraries of a dynamic program are. LaunchError.
     """
     path = shutil.which(arguments[0], path=environment.get("PATH"))
     if path is None:
@@ -65,11 +70,11 @@ def prepare(
     own = dict(environment)
     prefix: list[str] = []
     if _FOREIGN:
-        prefix = [_emulator(environment), "-0", arguments[0]]
+        prefix = [emulator(), "-0", arguments[0]]
     try:
         program = Path(path).read_bytes()
         if is_dynamic(program):
-            root = sysroot or (_sysroot() if _FOREIGN else "/")
+            root = sysroot() if _FOREIGN else "/"
             folder = _changed_libc(root)
             before = own.get("LD_LIBRARY_PATH")
             own["LD_LIBRARY_PATH"] = f"{folder}:{before}" if before else str(folder)
@@ -86,24 +91,18 @@ def prepare(
     return Launch([*prefix, f"/proc/self/fd/{fd}", *arguments[1:]], own, fd)
 
 
-def _emulator(environment: Mapping[str, str]) -> str:
-    for name in EMULATORS:
-        found = shutil.which(name, path=environment.get("PATH"))
-        if found is not None:
-            return found
-    raise LaunchError(
-        "this machine is no arm64 host: programs need qemu-aarch64 (Debian: apt install qemu-user)"
-    )
+def installed_emulator(environment: Mapping[str, str]) -> str | None:
+    """qemu-aarch64 on the path."""
+    found = (shutil.which(name, path=environment.get("PATH")) for name in EMULATORS)
+    return next((path for path in found if path is not None), None)
 
 
-def _sysroot() -> str:
-    for root in (os.environ.get("QEMU_LD_PREFIX", ""), *SYSROOTS):
+def installed_sysroot(environment: Mapping[str, str]) -> str | None:
+    """A root with an arm64 libc on this machine."""
+    for root in (environment.get("QEMU_LD_PREFIX", ""), *SYSROOTS):
         if root and any((Path(root) / libc).exists() for libc in _LIBC):
             return root
-    raise LaunchError(
-        "a dynamic program needs arm64 libraries: name their root with --sysroot"
-        " (Debian: apt install libc6-arm64-cross)"
-    )
+    return None
 
 
 def _changed_libc(root: str) -> Path:

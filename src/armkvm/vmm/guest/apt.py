@@ -1,9 +1,10 @@
-"""Debian packages for arm64 through this machine's own apt, with a private state.
+"""Debian packages for arm64 (or another architecture) through this machine's own apt, with a state
+of their own.
 
 The package sources, proxies and keys are the machine's; the lists, the cache and the architecture
 are ours, in a folder that the caller gives and removes. So nothing on the machine changes and no
 root is needed. Mirrors apt.conf(5), sources.list(5) ("target"), apt-get(8) ("indextargets",
-"download --print-uris"). Left out: dependencies, beyond telling which a package has.
+"download --print-uris"). Left out: what packages do when they are installed.
 """
 
 import os
@@ -11,7 +12,7 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from armkvm.vmm.errors import FetchError, NoDebianError
@@ -26,8 +27,8 @@ CONFIG = """\
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
 #clear APT::Default-Release;
-APT::Architecture "arm64";
-APT::Architectures {{ "arm64"; }};
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
 APT::Sandbox::User "root";
 Acquire::http::Timeout "30";
 Acquire::https::Timeout "30";
@@ -51,26 +52,27 @@ class Apt:
     Raises NoDebianError where this machine has nothing to fetch with.
     """
 
-    def __init__(self, root: Path, suite: str | None) -> None:
+    def __init__(self, root: Path, suite: str | None, architecture: str = "arm64") -> None:
         for program in ("apt-get", "apt-cache", "dpkg-deb"):
             if shutil.which(program) is None:
                 raise NoDebianError(f"this machine has no {program}")
         if any(character in str(root) for character in '";{}\n'):
             raise FetchError(f"apt cannot work in a folder of that name: {root}")
-        self._root = root
+        self._root, self._architecture = root, architecture
         self._update_error = ""
         self._main, self._companions = sources.of_suite(suite)
         for folder in ("state/lists/partial", "cache/archives/partial", "debs"):
             (root / folder).mkdir(parents=True)
         (root / "state/status").touch()
-        config = CONFIG.format(root=root)
+        config = CONFIG.format(root=root, architecture=architecture)
         if suite is not None and suite != sources.base(suite):
             # Packages of backports have a lower priority unless they are asked for.
             config += f'APT::Default-Release "{suite}";\n'
         (root / "apt.conf").write_text(config)
         signed = f" signed-by={KEYRING}" if KEYRING.exists() else ""
+        options = f"arch={architecture} target=Packages{signed}"
         lines = [
-            f"deb [arch=arm64 target=Packages{signed}] {source.site} {source.release} main\n"
+            f"deb [{options}] {source.site} {source.release} main\n"
             for source in self._main + self._companions
         ]
         (root / "sources.list").write_text("".join(lines))
@@ -91,7 +93,17 @@ class Apt:
         found = re.findall(r"^ *Depends: ([a-z0-9][a-z0-9+.-]*)$", done.stdout, re.MULTILINE)
         if not found:
             reason = self._update_error or _reason(done.stderr) or "no such package"
-            raise FetchError(f"apt cannot find {package} for arm64: {reason}")
+            raise FetchError(f"apt cannot find {package} for {self._architecture}: {reason}")
+        return found
+
+    def closure(self, packages: Sequence[str]) -> list[str]:
+        """The packages, and all that they need on an empty machine."""
+        options = ("-y", "--no-install-recommends", "--print-uris")
+        plan = self._run("apt-get", "-q", "install", *options, *packages)
+        found = re.findall(r"^'[^']*' ([^_\s]+)_\S* \d+ \S*$", plan.stdout, re.MULTILINE)
+        if plan.returncode or not found:
+            reason = self._update_error or _reason(plan.stderr) or "no such package"
+            raise FetchError(f"apt cannot resolve {' '.join(packages)}: {reason}")
         return found
 
     def download(self, packages: list[str], progress: Progress) -> list[Path]:

@@ -1,25 +1,20 @@
 """The default guest: Debian's arm64 kernel and a static busybox, kept in the user's cache.
 
-Fetched once through apt (see ``apt``). What is kept is a folder with two files and a manifest; it
-is made under another name and renamed when it is whole, so that a folder is either complete or
-not there. XDG_CACHE_HOME is honoured (XDG Base Directory Specification). Left out: kernel modules
-(the default guest needs none), a history of versions.
+Fetched once through apt (see ``apt``). What is kept is a folder with two files and a manifest
+(see ``fetched``). XDG_CACHE_HOME is honoured (XDG Base Directory Specification). Left out: kernel
+modules (the default guest needs none), a history of versions.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from armkvm.process import cache
 from armkvm.vmm.errors import FetchError, GuestError
-from armkvm.vmm.guest import apt
+from armkvm.vmm.guest import apt, fetched
 
 Flavour = Literal["cloud", "generic", "rt"]
 
@@ -90,23 +85,12 @@ def fetch(
     if not again and (guest := cached(suite, flavour)):
         return guest
     folder = _folder(suite, flavour)
-    try:
-        with _locked(folder.parent):
-            # Another process may have fetched it while this one waited for the lock.
-            if not again and (guest := cached(suite, flavour)):
-                return guest
-            _clear(folder.parent)
-            partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-            try:
-                _make(partial, suite, flavour, progress)
-                if folder.exists():
-                    shutil.rmtree(folder)
-                (partial / "guest").rename(folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise FetchError(f"cannot fetch the guest into {folder.parent}: {reason}") from None
+    fetched.folder(
+        folder,
+        "the guest",
+        lambda: not again and cached(suite, flavour) is not None,
+        lambda partial: _make(partial, suite, flavour, progress),
+    )
     guest = cached(suite, flavour)
     if guest is None:
         raise FetchError(f"the guest that was just fetched into {folder} is gone")
@@ -125,7 +109,7 @@ def _make(partial: Path, suite: str | None, flavour: Flavour, progress: Progress
     step = f"downloading {kernel}"
     debs = source.download([kernel, BUSYBOX], lambda done, total: progress(step, done, total))
     progress("unpacking", 0, 0)
-    guest = partial / "guest"
+    guest = partial / fetched.RESULT
     guest.mkdir()
     apt.unpack(debs[0], KERNEL_PATTERN, guest / "Image")
     apt.unpack(debs[1], BUSYBOX_PATTERN, guest / "busybox")
@@ -154,18 +138,3 @@ def _name_and_version(deb: Path) -> tuple[str, str]:
 def _description(path: Path) -> dict[str, int | str]:
     data = path.read_bytes()
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One fetch at a time; the lock falls with the process that holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _clear(folder: Path) -> None:
-    """Remove what a fetch left that was killed. Only the holder of the lock may do that."""
-    for partial in folder.glob(".partial-*"):
-        shutil.rmtree(partial, ignore_errors=True)
