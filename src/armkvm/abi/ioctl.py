@@ -71,6 +71,9 @@ KVM_ARM_PREFERRED_TARGET = _ior(0xAF, s.KvmVcpuInit)
 KVM_CLEAR_DIRTY_LOG = _iowr(0xC0, s.KvmClearDirtyLog)
 KVM_CREATE_DEVICE = _iowr(0xE0, s.KvmCreateDevice)
 
+# VM and vCPU
+KVM_GET_STATS_FD = _io(0xCE)
+
 # VM, vCPU and device
 KVM_SET_DEVICE_ATTR = _iow(0xE1, s.KvmDeviceAttr)
 KVM_GET_DEVICE_ATTR = _iow(0xE2, s.KvmDeviceAttr)

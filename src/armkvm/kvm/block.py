@@ -63,6 +63,8 @@ def kvm_sched_out(vcpu: Vcpu) -> None:
     pcpu = vcpu.pcpu
     assert pcpu is not None
     vcpu.arch_timer.put(pcpu)
+    if vcpu.binary_stats is not None:
+        vcpu.show_stats()
     if vcpu.pmu is not None:
         vcpu.pmu.hrtimer.cancel()
     pcpu.slice_ns = NEVER
@@ -112,6 +114,10 @@ def kvm_vcpu_halt(vcpu: Vcpu) -> None:
     finally:
         vcpu.blocking = False
         vcpu.arch_timer.unblocking()
+    if waited:
+        vcpu.stat.slept(max(vcpu.now() - began, 0))
+    if vcpu.binary_stats is not None:
+        vcpu.show_stats()
     if vcpu.trace.kvm_vcpu_wakeup is not None:
         vcpu.trace.kvm_vcpu_wakeup(vcpu.vcpu_id, vcpu.vm.clock.ns - began, waited)
 

@@ -62,6 +62,7 @@ _FIXED: dict[int, int] = {
     Cap.STEAL_TIME: 1,
     Cap.SET_GUEST_DEBUG2: KVM_GUESTDBG_VALID_MASK,
     Cap.PTP_KVM: 1,
+    Cap.BINARY_STATS_FD: 1,
     Cap.SYSTEM_EVENT_DATA: 1,
     Cap.ARM_SYSTEM_SUSPEND: 1,
     Cap.COUNTER_OFFSET: 1,

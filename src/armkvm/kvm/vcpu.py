@@ -11,6 +11,7 @@ one that comes too early ends the next KVM_RUN (a signal blocked outside KVM_RUN
 from __future__ import annotations
 
 import errno
+import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +26,9 @@ from armkvm.host.pcpu import PhysicalCpu
 from armkvm.kvm import debug
 from armkvm.kvm import kvm_host as h
 from armkvm.kvm.arch_timer import ArchTimer
+from armkvm.kvm.binary_stats import VCPU_DESCS, BinaryStats, StatsFile, vcpu_words
 from armkvm.kvm.file import Call, Writable, fail
-from armkvm.kvm.ioctl import ioctl, whole
+from armkvm.kvm.ioctl import ANYTHING, ioctl, whole
 from armkvm.kvm.pvtime import StealTime
 from armkvm.kvm.requests import Requests
 from armkvm.kvm.run import kvm_vcpu_ioctl_run
@@ -92,6 +94,7 @@ class Vcpu(Requests, VcpuIoctls):
         self.state: GuestState = self.cpu.state
         self.x = self.state.x
         self.stat = VcpuStat()
+        self.binary_stats: BinaryStats | None = None  # once somebody has asked for them
         self.turn = vm.host.turn
         self.task = self.turn.join()
         # Who drops a vCPU without closing it leaves nothing to the scheduler either.
@@ -243,6 +246,21 @@ class Vcpu(Requests, VcpuIoctls):
         with self._entered():
             debug.set_guest_debug(self, args)
 
+    @ioctl(nr.KVM_GET_STATS_FD, arg=ANYTHING)
+    def get_stats_fd(self) -> StatsFile:
+        """KVM_GET_STATS_FD: a descriptor of its statistics. ENFILE, EMFILE, ENOMEM."""
+        with self._entered():
+            if self.binary_stats is None:
+                name = f"kvm-{os.getpid()}/vcpu-{self.vcpu_id}"
+                self.binary_stats = BinaryStats(name, VCPU_DESCS)
+            self.show_stats()
+            return self.binary_stats.open()
+
+    def show_stats(self) -> None:
+        """Who reads the statistics sees what they are now."""
+        if self.binary_stats is not None:
+            self.binary_stats.show(vcpu_words(self.stat, self.blocking))
+
     # life
 
     @contextmanager
@@ -286,5 +304,7 @@ class Vcpu(Requests, VcpuIoctls):
                     pcpu.remove()
             with self.vm.halted():  # others may be at its TLBs
                 self.cpu.close()
+            if self.binary_stats is not None:
+                self.binary_stats.close()
         finally:
             self.mutex.lock.release()

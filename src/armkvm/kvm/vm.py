@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from armkvm.abi.kvm import (
 from armkvm.arch.sysreg import Encoding
 from armkvm.kvm import id_regs, smccc_filter
 from armkvm.kvm.arch_timer_context import DEFAULT_PPIS, Offset
+from armkvm.kvm.binary_stats import VM_DESCS, BinaryStats, StatsFile
 from armkvm.kvm.capabilities import MANUAL_DIRTY_LOG_PROTECT
 from armkvm.kvm.file import THIS_PROCESS, Call, Context, Value, Writable, fail, load
 from armkvm.kvm.io.bus import IoBus
@@ -156,6 +158,7 @@ class Vm(VmMemory):
         self.coalesced_mmio = CoalescedMmio(self)
         self.ioeventfds = IoEventFds(self)
         self.irqfds = IrqFds(self)
+        self.binary_stats: BinaryStats | None = None  # once somebody has asked for them
         self._references = 1
 
     @property
@@ -426,6 +429,15 @@ class Vm(VmMemory):
             fail(errno.EINVAL)
         return id_regs.masks()
 
+    @ioctl(nr.KVM_GET_STATS_FD, arg=ANYTHING)
+    def get_stats_fd(self) -> StatsFile:
+        """KVM_GET_STATS_FD: a descriptor of the VM's statistics. ENFILE, EMFILE, ENOMEM."""
+        with self.lock:
+            self._alive()
+            if self.binary_stats is None:
+                self.binary_stats = BinaryStats(f"kvm-{os.getpid()}", VM_DESCS)
+            return self.binary_stats.open()
+
     # life
 
     def _alive(self) -> None:
@@ -450,3 +462,5 @@ class Vm(VmMemory):
         self.irqfds.release()
         self.memslots.close()
         self.stage2.close()
+        if self.binary_stats is not None:
+            self.binary_stats.close()

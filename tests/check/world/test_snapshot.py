@@ -22,7 +22,7 @@ OTHER = {
         "cpu", "state", "x", "stat", "turn", "task", "mutex", "wait", "pcpu", "last_pcpu",
         "sys_regs", "core_spsr", "arch_timer", "vgic_cpu",
         # of features that scenarios do not use
-        "pmu", "guest_debug", "steal", "id_limits", "ccsidr",
+        "pmu", "guest_debug", "steal", "id_limits", "ccsidr", "binary_stats",
     },
     "Vm": {
         "system", "host", "clock", "trace", "lock", "slots_lock", "config_lock", "halt_lock",
@@ -30,7 +30,7 @@ OTHER = {
         "timer_ppi",
         # of ioctls that scenarios do not use
         "manual_dirty_log_protect", "pmcr_n", "pmu_filter", "smccc_services", "coalesced_mmio",
-        "ioeventfds", "irqfds", "id_regs", "its",
+        "ioeventfds", "irqfds", "id_regs", "its", "smccc_filter", "binary_stats",
     },
     "CheckPcpu": {
         "clock", "lock", "hrtimers", "state", "vcpu", "vtimer_irq", "ptimer_irq", "base", "count",
