@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import mmap
 
-from armkvm.kvm.file import fail
+from armkvm.kvm.file import NoContext, fail
 
 BASE = 0x7F00_0000_0000
 
 
-class ProcessMemory:
+class ProcessMemory(NoContext):
     """One mapping at BASE."""
 
     def __init__(self, size: int) -> None:

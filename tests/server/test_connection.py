@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -88,6 +89,22 @@ def test_another_process_may_not_use_it(peer: Peer, server: Server) -> None:
     done = subprocess.run(command, pass_fds=[vcpu], capture_output=True, text=True, check=True)
     assert int(done.stdout) == -errno.EIO
     assert peer.run(vcpu) == 0
+
+
+def test_statistics_are_a_file_of_the_clients_own(peer: Peer, server: Server) -> None:
+    """It reads them without the server, also when the vCPU is gone."""
+    files = server.open_files
+    vcpu = peer.vcpu(*STORES)
+    stats = peer.ioctl(vcpu, nr.KVM_GET_STATS_FD)
+    data = struct.unpack("<6I", os.pread(stats, 24, 0))[5]
+    for exits in (0, 1, 2):
+        assert struct.unpack("<Q", os.pread(stats, 8, data + 110 * 8)) == (exits,)
+        assert peer.run(vcpu) == 0
+    os.close(vcpu)
+    peer.pages[vcpu].close()
+    settle(server, files)
+    assert struct.unpack("<Q", os.pread(stats, 8, data + 110 * 8)) == (3,)
+    os.close(stats)
 
 
 def test_a_descriptor_of_something_else(peer: Peer) -> None:

@@ -22,7 +22,7 @@ from armkvm.client.protocol import Argument, Bell, address
 from armkvm.host.cpu import Backend
 from armkvm.host.hrtimer import Hrtimer
 from armkvm.host.pcpu import PhysicalCpu
-from armkvm.kvm.file import File, Writable, fail
+from armkvm.kvm.file import File, NoContext, Writable, fail
 from armkvm.kvm.system import System
 from armkvm.kvm.vcpu import Vcpu
 
@@ -36,7 +36,7 @@ NS_PER_MS = 1_000_000
 BETWEEN_RUNS_NS = 16_000
 
 
-class Memory:
+class Memory(NoContext):
     """This process as KVM's context: its addresses and its file descriptors."""
 
     def __init__(self) -> None:

@@ -36,6 +36,18 @@ def monotonic_ns() -> int:
     return time.monotonic_ns()
 
 
+def run_delay_ns(task: str = "thread-self") -> int:
+    """How long a thread has been ready to run while others had its CPU (sched_info.run_delay).
+
+    `task` is its directory in /proc, by default that of the thread that calls. 0 if it has none.
+    """
+    try:
+        with open(f"/proc/{task}/schedstat", "rb") as file:
+            return int(file.read().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
 class Clock:
     """What the modes have in common."""
 
@@ -92,6 +104,10 @@ class Clock:
     def work(self, ns: int) -> None:
         """The host works for a while with no vCPU loaded."""
         self.ns += ns
+
+    def waited(self, run_delay: Callable[[], int]) -> int:
+        """A thread's run_delay in ns, where guest time is the host's; counted time stops for it."""
+        return 0
 
     def skip_to(self, ns: int) -> None:
         """Time was at `ns` when a guest that shall go on was saved: be there. It never goes back.
@@ -206,6 +222,9 @@ class RealtimeClock(Clock):
 
     def work(self, ns: int) -> None:
         """It takes the time it takes."""
+
+    def waited(self, run_delay: Callable[[], int]) -> int:
+        return run_delay()
 
     def sleep(self, cond: threading.Condition, deadline: int | None) -> int:
         if deadline is None:

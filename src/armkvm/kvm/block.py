@@ -15,7 +15,7 @@ from armkvm.host import sched
 from armkvm.host.pcpu import RESCHED_TICKS, PhysicalCpu
 from armkvm.kvm import kvm_host as h
 from armkvm.kvm.pmu import emul as pmu_emul
-from armkvm.kvm.pvtime import update_stolen_time
+from armkvm.kvm.pvtime import INVALID_GPA, record_steal, stolen_by_others
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 def vcpu_load(vcpu: Vcpu) -> PhysicalCpu:
     """vcpu_load(): wait for the turn, then onto a CPU."""
     vcpu.turn.take(vcpu.task)
-    return kvm_sched_in(vcpu)
+    pcpu = kvm_sched_in(vcpu)
+    if vcpu.steal.base != INVALID_GPA:
+        record_steal(vcpu)
+    return pcpu
 
 
 def vcpu_put(vcpu: Vcpu) -> None:
@@ -145,6 +148,8 @@ def schedule(vcpu: Vcpu) -> None:
     if vcpu.point is not None:
         vcpu.point(sched.AFTER_SLEEP, vcpu)
     kvm_sched_in(vcpu)
+    if vcpu.steal.base != INVALID_GPA:
+        record_steal(vcpu)
 
 
 def cond_resched(vcpu: Vcpu, pcpu: PhysicalCpu) -> PhysicalCpu:
@@ -177,8 +182,7 @@ def preempt(vcpu: Vcpu) -> PhysicalCpu:
     vcpu.turn.pass_on(vcpu.task)
     pcpu = kvm_sched_in(vcpu)
     # Time on the run queue after a wake-up is not accounted: it depends on threads outside.
-    vcpu.steal.run_delay += vcpu.vm.clock.ns - began
-    update_stolen_time(vcpu)
+    stolen_by_others(vcpu, vcpu.vm.clock.ns - began)
     return pcpu
 
 

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final, NoReturn, Protocol, Self, TypeVar
 
 from armkvm.abi.ioctl import IOC_READ, ioc_dir, ioc_size
 from armkvm.arch.word import M64
+from armkvm.host.clock import run_delay_ns
 
 Writable = bytearray | memoryview | ctypes.Array[Any] | Any
 
@@ -70,6 +71,9 @@ class Context(Protocol):
     def file(self, fd: int) -> object:
         """What a file descriptor of the client stands for; EBADF."""
 
+    def run_delay(self) -> int:
+        """How long the client's thread has waited for a CPU of its machine since it began, ns."""
+
 
 class NoContext:
     """A caller without memory of its own: structures may not hold pointers."""
@@ -91,6 +95,9 @@ class NoContext:
 
     def file(self, fd: int) -> object:
         fail(errno.EBADF)
+
+    def run_delay(self) -> int:
+        return run_delay_ns()
 
 
 class ThisProcess(NoContext):

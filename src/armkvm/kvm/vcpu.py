@@ -27,8 +27,8 @@ from armkvm.kvm import debug
 from armkvm.kvm import kvm_host as h
 from armkvm.kvm.arch_timer import ArchTimer
 from armkvm.kvm.binary_stats import VCPU_DESCS, BinaryStats, StatsFile, vcpu_words
-from armkvm.kvm.file import Call, Writable, fail
-from armkvm.kvm.ioctl import ANYTHING, ioctl, whole
+from armkvm.kvm.file import THIS_PROCESS, Call, Context, Writable, fail
+from armkvm.kvm.ioctl import ANYTHING, caller, ioctl, whole
 from armkvm.kvm.pvtime import StealTime
 from armkvm.kvm.requests import Requests
 from armkvm.kvm.run import kvm_vcpu_ioctl_run
@@ -131,21 +131,24 @@ class Vcpu(Requests, VcpuIoctls):
 
     # for the client
 
-    @ioctl(nr.KVM_RUN)
-    def run(self) -> None:
-        """KVM_RUN. Returns when `run_struct` holds an exit; raises OSError as the ioctl fails.
+    @ioctl(nr.KVM_RUN, ctx=caller)
+    def run(self, *, ctx: Context = THIS_PROCESS) -> None:
+        """KVM_RUN, by a thread of `ctx`.
+
+        Returns when `run_struct` holds an exit; raises OSError as the ioctl fails.
 
         EINTR (`InterruptedError`): a kick, immediate_exit, or a changed device_irq_level; ENOEXEC:
         not initialised; ENOSYS: an MMIO instruction without syndrome; EFAULT: a hole in a memory
         slot.
         """
-        ret = self.run_raw()
+        ret = self.run_raw(ctx)
         if ret < 0:
             fail(-ret)
 
-    def run_raw(self) -> int:
+    def run_raw(self, ctx: Context = THIS_PROCESS) -> int:
         """KVM_RUN; returns 0 or a negative errno instead of raising."""
         with self.mutex:
+            self.steal.client = ctx
             return kvm_vcpu_ioctl_run(self)
 
     @contextmanager

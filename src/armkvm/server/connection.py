@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from armkvm.abi.ioctl import IOC_READ, IOC_WRITE, KVM_RUN, ioc_dir, ioc_size
+from armkvm.host.clock import run_delay_ns
 from armkvm.kvm.binary_stats import StatsFile
 from armkvm.kvm.file import File, Writable, fail
 from armkvm.kvm.system import System
@@ -59,7 +60,7 @@ class Connection:
     ) -> None:
         self._sock, self._system, self._registry, self._stats = sock, system, registry, stats
         self._pid = peer(sock)[0]
-        self._seq = 0
+        self._seq = self._tid = 0
         self._buffer = bytearray(LONGEST)
         self._pages: Pages | None = None  # of a vCPU that is being made
         self._taken: list[int] = []  # descriptors of the client's, for this ioctl
@@ -70,7 +71,7 @@ class Connection:
         try:
             while True:
                 request, data = self._receive()
-                self._seq = request.seq
+                self._seq, self._tid = request.seq, request.tid
                 if request.op == Ask.IOCTL:
                     self._ioctl(request, data)
                 elif request.op == Ask.CANCEL:
@@ -108,7 +109,8 @@ class Connection:
             self._done(opened)
         elif request.cmd == KVM_RUN and opened.runs is not None and not request.arg:
             self._stats.runs += 1
-            self._done(self._guarded(lambda: opened.runs.run(request.seq) if opened.runs else 0))
+            runs = opened.runs
+            self._done(self._guarded(lambda: runs.run(request.seq, self)))
         else:
             self._stats.ioctls[request.cmd] = self._stats.ioctls.get(request.cmd, 0) + 1
             self._call(opened.file, request, data)
@@ -254,6 +256,9 @@ class Connection:
             with file:
                 return self._give(os.dup(file.fileno()))
         return self._give(self._registry.enter(file, self._pid))
+
+    def run_delay(self) -> int:
+        return run_delay_ns(f"{self._pid}/task/{self._tid}")
 
     def file(self, fd: int) -> object:
         self._want(Want.TAKE, address=fd & 0xFFFF_FFFF)

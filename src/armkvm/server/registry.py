@@ -13,7 +13,7 @@ import socket
 import threading
 from dataclasses import dataclass
 
-from armkvm.kvm.file import File
+from armkvm.kvm.file import Context, File
 from armkvm.kvm.vcpu import Vcpu
 from armkvm.server.memory import Closings, Pages
 
@@ -33,15 +33,15 @@ class Runs:
         self._running = self._done = self._ahead = 0
         self._cancelled = False
 
-    def run(self, seq: int) -> int:
-        """KVM_RUN: 0 or a negative errno."""
+    def run(self, seq: int, ctx: Context) -> int:
+        """KVM_RUN of a client: 0 or a negative errno."""
         with self._lock:
             self._running = seq
             if self._ahead == seq:
                 self._cancelled = True
                 self._vcpu.kick()
         try:
-            return self._vcpu.run_raw()
+            return self._vcpu.run_raw(ctx)
         finally:
             with self._lock:
                 self._running, self._done = 0, seq
