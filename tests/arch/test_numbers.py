@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import armkvm
-from armkvm.arch import esr, gic, hcr, timer, word
+from armkvm.arch import esr, gic, hcr, its, timer, word
 
 SRC = Path(armkvm.__file__).parent
 NUMBERS = {
     name: value
-    for module in (esr, gic, hcr, timer, word)
+    for module in (esr, gic, hcr, its, timer, word)
     for name, value in vars(module).items()
     if name.isupper() and isinstance(value, int)
 }

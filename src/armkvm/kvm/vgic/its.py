@@ -35,7 +35,7 @@ DEVICE_ID_BITS: Final = 17
 COLLECTION_ID_BITS: Final = 16
 MAX_ITES: Final = 1 << 17  # twice as many as there are LPIs
 
-_L1_ADDRESS = 0xF_FFFF_FFFF_0000
+L1_ADDRESS: Final = 0xF_FFFF_FFFF_0000  # of an entry of an indirect table's first level
 _INITIAL_BASER = (
     g.CACHE_RAWB << g.BASER_INNER_SHIFT
     | g.INNER_SHAREABLE << g.SHAREABILITY_SHIFT
@@ -187,7 +187,7 @@ class Its:
             pointer = 0 if raw is None else int.from_bytes(raw, "little")
             if not pointer & g.BASER_VALID:
                 return None
-            size, base = SZ_64K, pointer & _L1_ADDRESS
+            size, base = SZ_64K, pointer & L1_ADDRESS
         if index >= size // ENTRY_SIZE:
             return None
         return self.visible(base + index * ENTRY_SIZE)

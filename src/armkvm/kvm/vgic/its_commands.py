@@ -216,7 +216,8 @@ def _movall(its: Its, cmd: Command) -> None:
         raise CommandError(g.E_MOVALL_PROCNUM_OOR)
     if source is not target:
         for irq in lpi.all_lpis(vm):
-            irq.target_vcpu = target
+            with vm.vgic.lock:
+                irq.target_vcpu = target
 
 
 def _sync(_its: Its, _cmd: Command) -> None:

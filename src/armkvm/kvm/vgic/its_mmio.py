@@ -29,6 +29,7 @@ from armkvm.kvm.vgic.mmio import (
     sanitised,
     update_64bit_reg,
 )
+from armkvm.kvm.vgic.mmio_v3 import PIDR2_GICV3
 
 if TYPE_CHECKING:
     from armkvm.kvm.vcpu import Vcpu
@@ -39,7 +40,7 @@ _IIDR_PRODUCT_SHIFT = 24
 _IDREGS = {
     g.GITS_PIDR0: 0x92,
     g.GITS_PIDR1: 0xB4,
-    g.GITS_PIDR2: 0x3B,  # GICv3
+    g.GITS_PIDR2: PIDR2_GICV3,
     g.GITS_PIDR4: 0x40,  # a page of 64 KiB that software sees
     g.GITS_CIDR0: 0x0D,
     g.GITS_CIDR1: 0xF0,

@@ -23,19 +23,26 @@ from armkvm.abi.kvm import PAGE_SIZE
 from armkvm.arch import its as g
 from armkvm.arch.gic import FIRST_LPI
 from armkvm.kvm.file import fail
-from armkvm.kvm.vgic.its import ENTRY_SIZE, EVENT_ID_BITS, Collection, Its, ItsDevice, table_of
+from armkvm.kvm.vgic.its import (
+    ENTRY_SIZE,
+    EVENT_ID_BITS,
+    L1_ADDRESS,
+    Collection,
+    Its,
+    ItsDevice,
+    table_of,
+)
 from armkvm.kvm.vgic.v3 import SZ_64K
 
 MAX_SCANNED: Final = 1 << 23
 
-_VALID = 1 << 63
+_ENTRY_VALID = 1 << 63
 _NEXT_DEVICE_SHIFT, _MAX_NEXT_DEVICE = 49, (1 << 14) - 1
 _NEXT_EVENT_SHIFT, _MAX_NEXT_EVENT = 48, (1 << 16) - 1
 _ITT_ADDR_SHIFT, _ITT_ADDR_MASK = 5, (1 << 44) - 1  # of bits [51:8] of the address
-_SIZE_MASK = 0x1F
+_EVENT_BITS_MASK = 0x1F
 _INTID_SHIFT, _TARGET_SHIFT, _ID_MASK = 16, 16, 0xFFFF
 _UNMAPPED = 0xFFFF_FFFF  # the target of a collection without one
-_L1_ADDRESS = 0xF_FFFF_FFFF_0000
 
 
 def save(its: Its) -> None:
@@ -74,7 +81,7 @@ def _save_devices(its: Its) -> None:
         if at is None:
             fail(errno.EINVAL)
         _save_itt(its, device)
-        entry = _VALID | step << _NEXT_DEVICE_SHIFT | device.event_id_bits - 1
+        entry = _ENTRY_VALID | step << _NEXT_DEVICE_SHIFT | device.event_id_bits - 1
         its.write_entry(at, entry | device.itt_addr >> 8 << _ITT_ADDR_SHIFT)
 
 
@@ -95,7 +102,7 @@ def _save_collections(its: Its) -> None:
     size, gpa = table_of(its.collection_baser)
     for collection in its.collections.values():
         target = _UNMAPPED if collection.target is None else collection.target
-        its.write_entry(gpa, _VALID | target << _TARGET_SHIFT | collection.id)
+        its.write_entry(gpa, _ENTRY_VALID | target << _TARGET_SHIFT | collection.id)
         gpa += ENTRY_SIZE
     if len(its.collections) * ENTRY_SIZE < size:
         its.write_entry(gpa, 0)
@@ -112,7 +119,7 @@ def _restore_collections(its: Its) -> None:
         if raw is None:
             fail(errno.EFAULT)
         entry = int.from_bytes(raw, "little")
-        if not entry & _VALID:
+        if not entry & _ENTRY_VALID:
             return
         _restore_collection(its, entry)
 
@@ -179,18 +186,18 @@ class _Scan:
 
     def _second_level(self, index: int, entry: int) -> int:
         """handle_l1_dte()."""
-        if not entry & _VALID:
+        if not entry & _ENTRY_VALID:
             return 1
         first = index * SZ_64K // ENTRY_SIZE
-        return int(self._table(entry & _L1_ADDRESS, SZ_64K, first, self._device))
+        return int(self._table(entry & L1_ADDRESS, SZ_64K, first, self._device))
 
     def _device(self, device_id: int, entry: int) -> int:
         """vgic_its_restore_dte()."""
-        if not entry & _VALID:
+        if not entry & _ENTRY_VALID:
             return 1
         its = self.its
         itt_addr = (entry >> _ITT_ADDR_SHIFT & _ITT_ADDR_MASK) << 8
-        event_id_bits = (entry & _SIZE_MASK) + 1
+        event_id_bits = (entry & _EVENT_BITS_MASK) + 1
         if event_id_bits > EVENT_ID_BITS or its.device_entry(device_id) is None:
             fail(errno.EINVAL)
         old = its.devices.get(device_id)

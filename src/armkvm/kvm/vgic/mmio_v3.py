@@ -28,7 +28,7 @@ GICD_TYPER_LPIS = 1 << 17
 GICR_TYPER_PLPIS, GICR_TYPER_LAST = 1 << 0, 1 << 4
 GICR_CTLR_ENABLE_LPIS, GICR_CTLR_CES, GICR_CTLR_IR = 1 << 0, 1 << 1, 1 << 2
 KVM_VGIC_IMP_REV_3 = 3
-PIDR2, PIDR2_GICV3 = 0xFFE8, 0x3B
+PIDR2_GICV3 = 0x3B
 RD, SGI = 0x0, 0x1_0000  # the two frames of a redistributor
 MPIDR_AFF = 0xFF_00FF_FFFF
 
@@ -117,8 +117,8 @@ def uaccess_write_pending(vcpu: Vcpu, addr: int, length: int, val: int) -> None:
 
 
 def read_idregs(_vcpu: Vcpu, addr: int, _length: int) -> int:
-    """GICD_PIDR2, GICR_PIDR2: GICv3."""
-    return PIDR2_GICV3 if addr & 0xFFFF == PIDR2 else 0
+    """GICD_PIDR2, GICR_PIDR2, where every frame has it: GICv3."""
+    return PIDR2_GICV3 if addr & 0xFFFF == its.GITS_PIDR2 else 0
 
 
 # -- redistributor ----------------------------------------------------------------------------
