@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import struct
@@ -105,6 +106,20 @@ def test_statistics_are_a_file_of_the_clients_own(peer: Peer, server: Server) ->
     settle(server, files)
     assert struct.unpack("<Q", os.pread(stats, 8, data + 110 * 8)) == (3,)
     os.close(stats)
+
+
+def test_an_ioctl_may_read_what_its_number_says_it_returns(peer: Peer) -> None:
+    """KVM_ARM_GET_REG_WRITABLE_MASKS was EFAULT: its structure never came."""
+    kvm = peer.open()
+    vm = peer.ioctl(kvm, nr.KVM_CREATE_VM)
+    masks = (ctypes.c_uint64 * 192)()
+    where = st.RegMaskRange(addr=ctypes.addressof(masks))
+    assert peer.ioctl(vm, nr.KVM_ARM_GET_REG_WRITABLE_MASKS, where) == 0
+    assert masks[6 << 3 | 1] & 0xF  # ID_AA64ISAR1_EL1.DPB
+    where.range = 1
+    assert peer.ioctl(vm, nr.KVM_ARM_GET_REG_WRITABLE_MASKS, where) == -errno.EINVAL
+    os.close(vm)
+    os.close(kvm)
 
 
 def test_a_descriptor_of_something_else(peer: Peer) -> None:

@@ -122,10 +122,16 @@ class Connection:
             if len(data) != size:
                 raise Hangup
             buffer[:] = data
+
+        def call() -> int:
+            # A number's direction is a hint: KVM_ARM_GET_REG_WRITABLE_MASKS says that it only
+            # returns something, and reads where to.
+            if size and not way & IOC_WRITE:
+                buffer[:] = self.read(request.arg, size)
+            return file.ioctl(request.cmd, request.arg, buffer if size else None, self)
+
         try:
-            ret = self._guarded(
-                lambda: file.ioctl(request.cmd, request.arg, buffer if size else None, self)
-            )
+            ret = self._guarded(call)
         finally:
             for fd in self._taken:
                 os.close(fd)
