@@ -10,6 +10,7 @@ from tests.engine import a64
 from tests.kvm.native import IO, Native, out
 from tests.kvm.rig import fails
 
+from armkvm.abi.caps import Cap
 from armkvm.abi.structs import KvmCoalescedMmio, KvmCoalescedMmioRing
 from armkvm.kvm.io import coalesced_mmio
 from armkvm.kvm.io.coalesced_mmio import KVM_COALESCED_MMIO_MAX
@@ -91,3 +92,14 @@ def test_the_ring_is_in_the_second_page_of_the_host_however_large(
             assert (head.first, head.last) == (0, 1)
             assert KvmCoalescedMmio.from_buffer(vcpu.pages, page + 8).phys_addr == IO + 0x100
         other.close()
+
+
+def test_a_zone_of_ports_is_taken_and_never_written() -> None:
+    """KVM_CAP_COALESCED_PIO, which 6.12 has on arm64 too, where there are no ports."""
+    with Native(out(31, 0x100), out(31, 0x200)) as m:
+        assert m.system.check_extension(Cap.COALESCED_PIO) == 1
+        fails(errno.EINVAL, lambda: m.vm.register_coalesced_mmio(IO + 0x100, 8, pio=2))
+        m.vm.register_coalesced_mmio(IO + 0x100, 8, pio=1)
+        assert m.stored()[0] == 0x100
+        m.vm.unregister_coalesced_mmio(IO + 0x100, 8, pio=1)
+        assert ring(m)[0].last == 0

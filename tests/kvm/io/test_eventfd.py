@@ -14,6 +14,7 @@ from tests.kvm.rig import fails
 
 from armkvm.abi import ioctl as nr
 from armkvm.abi import kvm as k
+from armkvm.abi.caps import Cap
 from armkvm.abi.structs import KvmIoeventfd
 from armkvm.kvm.file import NoContext
 
@@ -66,6 +67,7 @@ def test_length_and_value_must_match(event: int) -> None:
 
 def test_any_length(event: int) -> None:
     with Native(out(31, 0x10), a64.add(1, 28, 0x10), a64.strw(31, 1), out(31, 0)) as m:
+        assert m.vm.check_extension(Cap.IOEVENTFD_ANY_LENGTH) == 1
         ioeventfd(m, event, 0x10, 0)
         assert m.stored()[0] == 0
         assert counted(event) == 2
