@@ -27,6 +27,7 @@ SAYS = {
     "found": "a device 10:232, access 0, cloexec 0 1\nagain 12\n",
     "in_pieces": "398 399 400\n",
     "signalled": "-1, signalled often\n",
+    "masks": "0, masks\n",
 }  # fmt: skip
 
 

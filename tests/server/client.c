@@ -255,10 +255,23 @@ static void signalled(void)
 	printf("%d, signalled %s\n", r, times > 100 ? "often" : "seldom");
 }
 
+// _IOR, and yet the kernel reads the structure.
+static void masks(void)
+{
+	make_vm(counts, sizeof counts);
+	uint64_t words[192] = { 0 };
+	struct { uint64_t addr; uint32_t range, reserved[13]; } range = { (uintptr_t)words, 0, { 0 } };
+	int r = ioctl(vm, _IOR(KVMIO, 0xb6, range), &range), any = 0;
+	for (int i = 0; i < 192; i++)
+		any |= words[i] != 0;
+	printf("%d, %s\n", r, any ? "masks" : "nothing");
+}
+
 static const struct { const char *name; void (*what)(void); } cases[] = {
 	{ "counting", counting }, { "alarmed", alarmed }, { "masked", masked },
 	{ "forked", forked }, { "discarded", discarded }, { "threaded", threaded },
 	{ "found", found }, { "in_pieces", in_pieces }, { "signalled", signalled },
+	{ "masks", masks },
 };
 
 int main(int argc, char **argv)

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from armkvm.abi.ioctl import IOC_READ, IOC_WRITE, KVM_RUN, ioc_dir, ioc_size
+from armkvm.abi.ioctl import IOC_READ, KVM_RUN, ioc_dir, ioc_size
 from armkvm.host.clock import run_delay_ns
 from armkvm.kvm.binary_stats import StatsFile
 from armkvm.kvm.file import File, Writable, fail
@@ -117,21 +117,13 @@ class Connection:
 
     def _call(self, file: File, request: Request, data: bytes) -> None:
         size, way = ioc_size(request.cmd), ioc_dir(request.cmd)
-        buffer = bytearray(size)
-        if way & IOC_WRITE:
-            if len(data) != size:
-                raise Hangup
-            buffer[:] = data
-
-        def call() -> int:
-            # A number's direction is a hint: KVM_ARM_GET_REG_WRITABLE_MASKS says that it only
-            # returns something, and reads where to.
-            if size and not way & IOC_WRITE:
-                buffer[:] = self.read(request.arg, size)
-            return file.ioctl(request.cmd, request.arg, buffer if size else None, self)
-
+        if len(data) != (size if way else 0):
+            raise Hangup
+        buffer = bytearray(data)
         try:
-            ret = self._guarded(call)
+            ret = self._guarded(
+                lambda: file.ioctl(request.cmd, request.arg, buffer if data else None, self)
+            )
         finally:
             for fd in self._taken:
                 os.close(fd)

@@ -113,7 +113,8 @@ static long make_call(const struct call *c)
 	struct stat st;
 	uint64_t all = ~0ull, before, during;
 	uint64_t size = c->op == IOCTL ? c->cmd >> 16 & 0x3fff : 0;
-	long in = c->cmd >> 30 & 1 ? size : 0, out = c->cmd >> 31 & 1 ? size : 0, r;
+	// Some ioctls read a structure that their numbers promise to write: it goes both ways.
+	long in = c->cmd >> 30 ? size : 0, out = c->cmd >> 31 & 1 ? size : 0, r;
 	int s, got, running = c->op == IOCTL && c->cmd == KVM_RUN, waiting = running, dead = 0;
 
 	if (c->op == IOCTL) {
