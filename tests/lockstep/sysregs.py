@@ -53,6 +53,8 @@ class SystemRegisters:
         self._same_access()
         for r in SYSREGS:
             info = private.reginfo(*r.enc)
+            if r.kind == "trapped":
+                continue
             if r.name.startswith("ICC_"):
                 assert info is None  # UNDEFINED, so they trap: load() insists on that
                 continue
@@ -60,8 +62,9 @@ class SystemRegisters:
             self._same_register(r, info)
 
     def _same_access(self) -> None:
-        """EL1 and EL0 may use exactly the encodings that the engine's table has."""
-        rights = {r.enc: r for r in SYSREGS}
+        """EL1 and EL0 may use exactly what the engine's table has, and does not trap."""
+        trapped = {r.enc for r in SYSREGS if r.kind == "trapped"}
+        rights = {r.enc: r for r in SYSREGS if r.kind != "trapped"}
         for op0 in (1, 2, 3):
             for n in range(1 << 14):
                 enc = (op0, n >> 11, n >> 7 & 15, n >> 3 & 15, n & 7)
@@ -71,7 +74,7 @@ class SystemRegisters:
                 r = rights.get(enc)
                 if r is not None:
                     info.access = info.access & ~15 | _access(r)
-                elif decode(0xD500_0000 | op0 << 19 | n << 5) is None:
+                elif enc in trapped or decode(0xD500_0000 | op0 << 19 | n << 5) is None:
                     info.access &= ~15
 
     def _same_register(self, r: SysReg, info: Reginfo) -> None:
