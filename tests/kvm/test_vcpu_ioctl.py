@@ -35,6 +35,7 @@ CALLS: dict[str, Callable[[Vcpu], object]] = {
     "get_device_attr": lambda v: v.get_device_attr(*TIMER),
     "set_device_attr": lambda v: v.set_device_attr(*TIMER, 20),
     "set_guest_debug": lambda v: v.set_guest_debug(st.KvmGuestDebug()),
+    "get_stats_fd": lambda v: v.get_stats_fd().close(),
 }
 INITIALISED = ("run", "arm_vcpu_finalize", "get_one_reg", "set_one_reg", "get_reg_list")
 
