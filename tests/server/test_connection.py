@@ -286,6 +286,22 @@ def test_a_reply_to_another_call_is_the_end(peer: Peer, wrong: int) -> None:
         peer.open()
 
 
+def test_a_file_that_nobody_took_is_closed(server: Server) -> None:
+    """The client says nonsense where it should say the number of its descriptor."""
+    files = server.open_files
+    with Peer(server.address) as peer:
+        kvm = peer.open()
+        peer.seq += 1
+        peer.send(Ask.IOCTL, nr.KVM_CREATE_VM, identity=identity_of(kvm))
+        *_, fds = peer.receive()
+        peer.send(Ask.OPEN)
+        os.close(fds[0])
+        with pytest.raises((Gone, OSError)):
+            peer.receive()
+        os.close(kvm)
+    settle(server, files)
+
+
 def test_a_client_that_goes_in_the_middle(server: Server) -> None:
     files = server.open_files
     for _ in range(20):

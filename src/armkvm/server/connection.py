@@ -40,8 +40,11 @@ from armkvm.server.wire import (
 _CREDENTIALS = struct.Struct("3i")  # struct ucred
 
 
-class Hangup(Exception):
-    """The client has gone, or does not speak our language."""
+class Hangup(OSError):
+    """The client has gone, or does not speak our language.
+
+    For KVM, in the middle of an ioctl, a failure like any other that a client's process may cause.
+    """
 
 
 class Stats:
@@ -64,7 +67,6 @@ class Connection:
         self._buffer = bytearray(LONGEST)
         self._pages: Pages | None = None  # of a vCPU that is being made
         self._taken: list[int] = []  # descriptors of the client's, for this ioctl
-        self._own_file: File | None = None  # that this ioctl has made
 
     def loop(self) -> None:
         """Serve until the client hangs up."""
@@ -82,17 +84,14 @@ class Connection:
                     self._done(self._open())
                 else:
                     raise Hangup
-        except (Hangup, OSError):
+        except OSError:
             pass  # its process lives on or not: what it has open stays until it is closed
         finally:
             self._sock.close()
 
     # -- calls ------------------------------------------------------------------------------
     def _open(self) -> int:
-        try:
-            return self._give(self._registry.enter(self._system, 0))
-        except OSError as error:
-            return -(error.errno or errno.EIO)
+        return self._guarded(lambda: self._give(self._registry.enter(self._system, 0)))
 
     def _opened(self, dev: int, ino: int) -> Opened | int:
         """What a descriptor of the client stands for, or a negative errno."""
@@ -136,10 +135,10 @@ class Connection:
     def _guarded(self, call: Callable[[], int]) -> int:
         try:
             return call()
-        except OSError as error:
-            return -(error.errno or errno.EIO)
         except Hangup:
             raise
+        except OSError as error:
+            return -(error.errno or errno.EIO)
         except Exception:  # a defect of ours must not be felt by anybody else
             traceback.print_exc(file=sys.stderr)
             return -errno.EIO
