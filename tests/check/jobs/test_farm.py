@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ import time
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,6 +182,36 @@ def test_a_process_killed_from_outside(expected: list[Result]) -> None:
     results = farm.explore(lambda: farm.Pool(2), JOBS, width=2)
     killer.join()
     assert [timeless(r) for r in results] == expected
+
+
+class LateEntry(dict[int, Any]):
+    """An executor's processes; the second dies with its work before it is entered."""
+
+    def __setitem__(self, pid: int, process: Any) -> None:
+        if len(self) == 1:
+            time.sleep(0.2)  # the first one's work is done, and the executor waits
+            process.kill()
+            process.join()
+        super().__setitem__(pid, process)
+
+
+def first_at_once(flag: Path) -> None:
+    """All but the first take long enough to be killed in it."""
+    try:
+        flag.touch(exist_ok=False)
+    except FileExistsError:
+        time.sleep(0.5)
+
+
+def test_a_process_that_dies_as_it_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pool = farm.Pool(2)
+    pool._processes = LateEntry()
+    with monkeypatch.context() as patch:
+        patch.setattr(farm, "_here", functools.partial(first_at_once, tmp_path / "flag"))
+        with pytest.raises(BrokenProcessPool), pool:
+            pool.submit(int).result()
 
 
 SEEDED = """

@@ -19,7 +19,8 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import ExitStack, closing
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -30,6 +31,7 @@ from armkvm.check.jobs.interrupt import awaited, blocked, check
 from armkvm.check.jobs.job import Job, Sample
 
 ATTEMPTS = 3  # at one piece of work
+LOOK_AGAIN = 1.0  # seconds
 
 W = TypeVar("W", bound=Hashable)
 R = TypeVar("R")
@@ -201,10 +203,16 @@ class Pool(ProcessPoolExecutor):
             interrupt = self._awaited.enter_context(awaited())
             # Interrupted while it starts, a process would end in a traceback of its own.
             with blocked():
-                starting = {self.submit(os.getpid) for _ in range(self.size)}
+                starting = {self.submit(_here) for _ in range(self.size)}
                 while starting and not interrupt.done():
                     awaits: list[Future[Any]] = [*starting, interrupt]
-                    starting -= wait(awaits, return_when=FIRST_COMPLETED).done
+                    ready = wait(awaits, LOOK_AGAIN, FIRST_COMPLETED).done
+                    starting -= ready
+                    if not ready:
+                        # The executor watches the processes that it knew when it last woke: it
+                        # misses one that dies as it starts. More work wakes it.
+                        with suppress(BrokenProcessPool):
+                            starting.add(self.submit(_here))
             check(interrupt)
         except BaseException as error:
             self.__exit__(type(error), error, None)
@@ -223,6 +231,10 @@ class Pool(ProcessPoolExecutor):
                 process.kill()
         self.shutdown(wait=True, cancel_futures=kind is not None)
         self._awaited.__exit__(kind, error, where)
+
+
+def _here() -> None:
+    """In a process of the pool: it has started."""
 
 
 def _begin() -> None:
