@@ -195,6 +195,30 @@ class LateEntry(dict[int, Any]):
         super().__setitem__(pid, process)
 
 
+class Unseen(dict[int, Any]):
+    """An executor's processes, of which it does not see those that live when it ends them."""
+
+    def values(self) -> Any:
+        """All, but for who ends them."""
+        everything = list(super().values())
+        if "terminate_broken" in sys._getframe(1).f_code.co_name:
+            return [process for process in everything if not process.is_alive()]
+        return everything
+
+
+def test_a_process_that_comes_while_the_others_are_ended() -> None:
+    """The executor joins it and has not told it to end."""
+    with farm.Pool(2) as pool:
+        pool._processes = Unseen(pool._processes)
+        manager: Any = pool._executor_manager_thread
+        manager.processes = pool._processes
+        first, _second = pool._processes.values()
+        first.kill()
+        first.join()
+        with pytest.raises(BrokenProcessPool):
+            list(map(Future.result, [pool.submit(int) for _ in range(1000)]))
+
+
 def first_at_once(flag: Path) -> None:
     """All but the first take long enough to be killed in it."""
     try:

@@ -219,13 +219,21 @@ class Pool(ProcessPoolExecutor):
             raise
         return self
 
+    def _is_broken(self) -> bool:
+        try:
+            self.submit(_here)
+        except BrokenProcessPool:
+            return True
+        return False
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
-        if kind is not None:
+        if kind is not None or self._is_broken():
+            # Also one that came while the executor ended those it knew: it would wait for that one.
             # From Python 3.14 on this is kill_workers().
             for process in list((self._processes or {}).values()):
                 process.kill()
