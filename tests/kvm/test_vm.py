@@ -5,6 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from typing import Any
+
+import pytest
+from tests.engine import a64
+from tests.kvm.native import Native
 
 from armkvm.host.scripted import ScriptedBackend
 from armkvm.kvm import System
@@ -54,3 +59,35 @@ def test_who_has_halted_the_vcpus_lets_nobody_else_resume_them() -> None:
                 assert vcpu.pause
             thread.join()
             assert not vcpu.pause
+
+
+def test_the_last_ioctl_of_a_vcpu_ends_while_its_vm_is_destroyed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its thread gives the CPU back: not while the VM is at that CPU's TLBs."""
+    one = Native(a64.NOP)
+    vcpu = one.vcpu
+    stage2: Any = one.vm.stage2
+    inside, leave = threading.Event(), threading.Event()
+
+    def ioctl() -> None:
+        with vcpu.mutex:
+            inside.set()
+            leave.wait()
+
+    thread = threading.Thread(target=ioctl)
+    thread.start()
+    inside.wait()
+    there: list[bool] = []
+
+    def flush() -> None:
+        leave.set()
+        thread.join(0.3)
+        there.append(bool(stage2._cpus))
+
+    monkeypatch.setattr(stage2, "flush", flush)
+    vcpu.close()
+    one.vm.close()
+    thread.join()
+    assert there == [True]
+    assert stage2._cpus == []

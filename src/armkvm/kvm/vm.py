@@ -460,7 +460,8 @@ class Vm(VmMemory):
             vcpu.destroy()
         self.ioeventfds.release()
         self.irqfds.release()
-        self.memslots.close()
-        self.stage2.close()
+        with self.halted():  # a vCPU's last ioctl may end just now, and take its TLBs with it
+            self.memslots.close()
+            self.stage2.close()
         if self.binary_stats is not None:
             self.binary_stats.close()
