@@ -58,9 +58,9 @@ class Recorder:
                 recorder.loaded += 1
 
         class System(contextlib.nullcontext["System"]):
-            def __init__(self, host: str, clock: str) -> None:
+            def __init__(self, host: str, clock: str, *, seed: int | None = None) -> None:
                 super().__init__(self)
-                self.host, self.clock = host, clock
+                self.host, self.clock, self.seed = host, clock, seed
 
         for name, classes in (
             ("armkvm.vmm.machine", {"Config": types.SimpleNamespace, "Machine": Machine}),
