@@ -30,7 +30,7 @@ class Peer:
 
     def __init__(self, address: str) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.sock.connect("\0" + address[1:])
+        self.sock.connect("\0" + address[1:] if address.startswith("@") else address)
         self.seq = 0
         self.ram_fd = os.memfd_create("ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.ram_fd, SIZE)

@@ -12,6 +12,7 @@ from armkvm.cli.progress import shown
 from armkvm.host.cpu import EngineBackend
 from armkvm.host.host import KINDS
 from armkvm.kvm.system import System
+from armkvm.process.signals import SIGNALS
 from armkvm.server.server import VARIABLE, Server
 
 
@@ -30,8 +31,9 @@ def run(args: argparse.Namespace) -> int:
             server = Server(kvm, args.address)
         except OSError as error:
             raise HostError(f"cannot listen at {args.address}: {error.strerror}") from None
-        with server:
+        # By an exception, whichever signal it is: the socket is not left behind.
+        with server, SIGNALS.watched():
             server.start()
             tell(f"armkvm: serving, {VARIABLE}={args.address}")
-            signal.pause()
-    return 0
+            while True:
+                signal.pause()
