@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as any_of
 
 from armkvm.isa.disasm import disassemble
+from armkvm.server import program
 from armkvm.server.program import ProgramError, is_dynamic, with_shim
 
 SVC, NOP = 0xD400_0001, 0xD503_201F
@@ -100,6 +101,13 @@ def test_a_damaged_file_is_told_in_one_way(at: int, value: int) -> None:
         is_dynamic(bytes(damaged))
     except ProgramError:
         pass
+
+
+def test_what_is_kept_is_known_by_its_stubs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more system call that is hooked: a libc of before must not be used."""
+    before = program.fingerprint()
+    monkeypatch.setattr(program, "HOOKED", (*program.HOOKED, 440))
+    assert program.fingerprint() != before
 
 
 def test_a_static_one_has_no_interpreter() -> None:

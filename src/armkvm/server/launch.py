@@ -21,11 +21,10 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from armkvm.process import cache
-from armkvm.server.program import ProgramError, is_dynamic, with_shim
+from armkvm.server.program import ProgramError, fingerprint, is_dynamic, with_shim
 
 EMULATORS = ("qemu-aarch64", "qemu-aarch64-static")
 SYSROOTS = ("/usr/aarch64-linux-gnu",)  # of Debian's cross compiler
@@ -111,8 +110,7 @@ def _changed_libc(root: str) -> Path:
     if found is None:
         raise LaunchError(f"there is no libc.so.6 for arm64 under {root}")
     libc = found.read_bytes()
-    shim = (resources.files(__name__.rpartition(".")[0]) / "shim" / "shim.bin").read_bytes()
-    digest = hashlib.sha256(hashlib.sha256(libc).digest() + shim).hexdigest()[:32]
+    digest = hashlib.sha256(fingerprint() + libc).hexdigest()[:32]
     path = cache.directory() / "libc" / digest / found.name
     try:
         cache.load(path)
@@ -141,10 +139,13 @@ def start(launch: Launch) -> subprocess.Popen[bytes]:
             os._exit(errno.ESRCH)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    # preexec_fn: no other thread runs yet.
-    return subprocess.Popen(
-        launch.command, env=launch.environment, pass_fds=(launch.program,), preexec_fn=child
-    )
+    try:
+        # preexec_fn: no other thread runs yet.
+        return subprocess.Popen(
+            launch.command, env=launch.environment, pass_fds=(launch.program,), preexec_fn=child
+        )
+    finally:
+        os.close(launch.program)
 
 
 def wait(child: subprocess.Popen[bytes]) -> int:

@@ -12,6 +12,7 @@ the first one, and the program headers move there with them: then AT_PHDR is rig
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterable, Iterator
 from importlib import resources
@@ -63,6 +64,17 @@ class _Phdr(NamedTuple):
     align: int
 
 
+def shim() -> bytes:
+    """Its code."""
+    folder = resources.files(__name__.rpartition(".")[0]) / "shim"
+    return (folder / "shim.bin").read_bytes()
+
+
+def fingerprint() -> bytes:
+    """Of all that comes into a program: a changed one is kept by what it is made from."""
+    return hashlib.sha256(shim() + _Stubs(0).stub(0, 0, 0)).digest()
+
+
 class ProgramError(Exception):
     """It is no arm64 program, or none that can take the shim; one line."""
 
@@ -84,18 +96,18 @@ def with_shim(program: bytes) -> bytes:
         raise ProgramError("it is too large for branches to the shim")
     table = _PHDR.size * (len(headers) + 2)
     stubs = _Stubs(base + -(-table // 16) * 16)
-    shim = -(-(stubs.start + len(sites) * stubs.size) // _PAGE) * _PAGE
-    text = (resources.files(__name__.rpartition(".")[0]) / "shim" / "shim.bin").read_bytes()
-    if shim + len(text) - loads[0].vaddr >= _REACH:
+    place = -(-(stubs.start + len(sites) * stubs.size) // _PAGE) * _PAGE
+    text = shim()
+    if place + len(text) - loads[0].vaddr >= _REACH:
         raise ProgramError("it is too large for branches to the shim")
     out = bytearray(program)
-    code = b"".join(stubs.stub(n, va, shim) for n, (_, va) in enumerate(sites))
+    code = b"".join(stubs.stub(n, va, place) for n, (_, va) in enumerate(sites))
     for n, (offset, va) in enumerate(sites):
         struct.pack_into("<I", out, offset, _branch(va, stubs.address(n)))
-    size = shim - base + len(text)
+    size = place - base + len(text)
     added = [
         _Phdr(_PT_LOAD, _R | _X, base - bias, base, base, size, size, _PAGE),
-        _Phdr(_PT_LOAD, _R | _W, 0, shim + _PAGE, shim + _PAGE, 0, _BSS, _PAGE),
+        _Phdr(_PT_LOAD, _R | _W, 0, place + _PAGE, place + _PAGE, 0, _BSS, _PAGE),
     ]
     moved = [
         _Phdr(h.type, h.flags, base - bias, base, base, table, table, h.align)
@@ -105,7 +117,7 @@ def with_shim(program: bytes) -> bytes:
     ]
     segment = b"".join(_PHDR.pack(*h) for h in [*moved, *added])
     segment = segment.ljust(stubs.start - base, b"\0") + code
-    out = out.ljust(base - bias, b"\0") + segment.ljust(shim - base, b"\0") + text
+    out = out.ljust(base - bias, b"\0") + segment.ljust(place - base, b"\0") + text
     struct.pack_into("<Q", out, 32, base - bias)  # e_phoff
     struct.pack_into("<H", out, 56, len(headers) + 2)  # e_phnum
     return bytes(out)
