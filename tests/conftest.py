@@ -26,21 +26,22 @@ for _number, _usual in (
         signal.signal(_number, _usual)
 
 
+def installed(name: str) -> str | None:
+    """A program on the path or a file by its path; None where it is not installed.
+
+    `.ci/run` installs all that tests ask for, so a missing one is an error there.
+    """
+    path = shutil.which(name) or (name if os.path.isfile(name) else None)
+    if path is None and os.environ.get("CI") == "true":
+        pytest.fail(f"{name} is missing: .ci/run should have installed it")
+    return path
+
+
 @pytest.fixture
 def oracle() -> Oracle:
-    """Find a program that gives a second opinion; None where it is not installed.
-
-    A test asks it in addition to its own assertions. `.ci/run` installs every oracle, so a
-    missing one is an error there.
-    """
-
-    def find(name: str) -> str | None:
-        path = shutil.which(name)
-        if path is None and os.environ.get("CI") == "true":
-            pytest.fail(f"{name} is missing: .ci/run should have installed it")
-        return path
-
-    return find
+    """Find a program that gives a second opinion, which a test asks in addition to its own
+    assertions."""
+    return installed
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Anonymous memory of this process at an address, given back when its owner says so.
+"""Memory of this process at an address, given back when its owner says so.
 
 For what native code works in: reserved at once, touched as needed, zero at first. Python's mmap
 objects cannot give back a part and outlive their last user in a cycle; these do not.
@@ -7,13 +7,12 @@ objects cannot give back a part and outlive their last user in a cycle; these do
 from __future__ import annotations
 
 import ctypes
-import errno
 import mmap
 import os
 import weakref
 
 _NORESERVE = 0x4000
-_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
+_ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
 _FAILED = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -25,12 +24,24 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
+def mapped(size: int, flags: int, fd: int = -1, offset: int = 0) -> int:
+    """The address of a new mapping, of a file or of none. OSError."""
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    address = _libc.mmap(None, size, protection, flags, fd, offset)
+    if address is None or address == _FAILED:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return int(address)
+
+
 def anonymous(size: int) -> int:
     """The address of fresh memory."""
-    address = _libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, _FLAGS, -1, 0)
-    if address is None or address == _FAILED:
-        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-    return int(address)
+    return mapped(size, _ANONYMOUS)
+
+
+def unmap(address: int, size: int) -> None:
+    """It is nobody's any more."""
+    _libc.munmap(address, size)
 
 
 class HostMemory:
@@ -42,7 +53,7 @@ class HostMemory:
         self._release = self._on_release()
 
     def _on_release(self) -> weakref.finalize[..., HostMemory]:
-        release = weakref.finalize(self, _libc.munmap, self.address, self.size)
+        release = weakref.finalize(self, unmap, self.address, self.size)
         release.atexit = False
         return release
 
@@ -56,7 +67,7 @@ class HostMemory:
         kept = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         if kept < self.size:
             self._release.detach()
-            _libc.munmap(self.address + kept, self.size - kept)
+            unmap(self.address + kept, self.size - kept)
             self.size = kept
             self._release = self._on_release()
 

@@ -180,7 +180,7 @@ class Stage2:
 
     # -- CPUs -------------------------------------------------------------------------------
     def enter(self, cpu: Cpu) -> None:
-        """A CPU joins the VM."""
+        """A CPU joins the VM; no other may be running, here and in `forget`."""
         if len(self._cpus) == layout.MAX_CPUS:
             raise ValueError(f"more than {layout.MAX_CPUS} CPUs")
         self._cpus.append(cpu)

@@ -12,19 +12,14 @@ import weakref
 from contextlib import suppress
 from typing import Any
 
+from armkvm.engine import hostmem
 from armkvm.kvm.file import fail
 from armkvm.server.truncated import GUARD
 
-_FAILED = ctypes.c_void_p(-1).value
 _F_ADD_SEALS, _F_SEAL_SHRINK = 1033, 2
 _IN_CLOSE_WRITE = 0x8
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (
-    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
-)  # fmt: skip
-_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
 
 def map_file(fd: int, size: int, offset: int) -> Any:
@@ -38,11 +33,7 @@ def map_file(fd: int, size: int, offset: int) -> Any:
         fcntl.fcntl(fd, _F_ADD_SEALS, _F_SEAL_SHRINK)
     if os.fstat(fd).st_size < offset + size:
         fail(errno.EFAULT)
-    address = _libc.mmap(
-        None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, offset
-    )
-    if address is None or address == _FAILED:
-        fail(ctypes.get_errno())
+    address = hostmem.mapped(size, mmap.MAP_SHARED, fd, offset)
     # Python's own mmap would keep a descriptor for each.
     buffer = (ctypes.c_char * size).from_address(address)
     weakref.finalize(buffer, _unmap, address, size, GUARD.add(address, size)).atexit = False
@@ -51,7 +42,7 @@ def map_file(fd: int, size: int, offset: int) -> Any:
 
 def _unmap(address: int, size: int, guarded: int | None) -> None:
     GUARD.remove(guarded)
-    _libc.munmap(address, size)
+    hostmem.unmap(address, size)
 
 
 class Pages:

@@ -130,17 +130,14 @@ class Registry:
                     return
                 if fd == self._closings.fd:
                     for number in self._closings.read():
-                        self._gone(self._by_watch.get(number))
+                        self._release(self._by_watch.get(number))
                 else:
-                    self._gone(self._by_end.get(fd))
+                    self._release(self._by_end.get(fd))
 
-    def _gone(self, opened: Opened | None) -> None:
-        if opened is not None:
-            self._release(opened)
-
-    def _release(self, opened: Opened) -> None:
+    def _release(self, opened: Opened | None) -> None:
+        """The last copy is closed; nothing for what has been released."""
         with self._lock:
-            if self._by_identity.pop(opened.identity, None) is None:
+            if opened is None or self._by_identity.pop(opened.identity, None) is None:
                 return
             if opened.ours is not None:
                 self._by_end.pop(opened.ours.fileno(), None)

@@ -132,8 +132,7 @@ BASE = 0x5000_0000  # three pages in a row; a fourth is not there
 PAGES = [DATA + 0x4000, DATA, DATA + 0x2000]
 
 
-@pytest.fixture
-def watched(engine: Engine) -> Watched:
+def in_a_new_world(engine: Engine) -> Watched:
     world = World(engine)
     world.code(*WORDS)
     low = Space(world)
@@ -141,9 +140,16 @@ def watched(engine: Engine) -> Watched:
     for n, page in enumerate(PAGES):
         low.map(BASE + 0x1000 * n, page, AF | USER)
     low.install()
+    return Watched(world, low)
+
+
+@pytest.fixture
+def watched(engine: Engine) -> Watched:
+    made = in_a_new_world(engine)
+    world = made.world
     world.s.sctlr_el1 |= 1 << 26 | 1 << 14  # UCI, DZE
     world.cpu.changed()
-    return Watched(world, low)
+    return made
 
 
 CONTIGUOUS = [(1 << n) - 1 << m for n in range(1, 9) for m in range(9 - n)]
@@ -451,20 +457,13 @@ def test_exits_do_not_depend_on_where_a_run_is_cut(engine: Engine) -> None:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_four_watchpoints_against_the_model(engine: Engine, data: st.DataObject) -> None:
-    world = World(engine)
-    world.code(*WORDS)
-    low = Space(world)
-    low.identity(CODE)
-    for n, page in enumerate(PAGES):
-        low.map(BASE + 0x1000 * n, page, AF | USER)
-    low.install()
     edge = BASE + 0x1000
     control = st.builds(
         wcr, st.integers(0, 3), st.integers(0, 255), mask=st.sampled_from([0, 0, 0, 2, 3, 4, 12])
     )
     place = st.integers(edge - 80, edge + 80)
     watches = data.draw(st.lists(st.builds(Watchpoint, place, control), max_size=4))
-    cpu = Watched(world, low)
+    cpu = in_a_new_world(engine)
     cpu.watch(*watches)
     for _ in range(20):
         word, size, kinds = data.draw(st.sampled_from([*ACCESSES.values()]))
