@@ -10,7 +10,8 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from armkvm.cli.main import HostError, UsageError, tell
 from armkvm.cli.progress import shown
@@ -42,25 +43,28 @@ def _variable(given: str) -> tuple[str, str]:
     return name, value
 
 
-def _emulator(environment: Mapping[str, str], progress: Progress) -> str:
-    found = launch.installed_emulator(environment)
+def _or_fetched(
+    installed: str | None, fetch: Callable[[Progress], Path], progress: Progress, needed: str
+) -> str:
     try:
-        return found or str(programs.emulator(progress))
+        return installed or str(fetch(progress))
     except FetchError as error:
-        raise HostError(
-            f"programs need qemu-aarch64 here (Debian, Ubuntu: apt install qemu-user): {error}"
-        ) from None
+        raise HostError(f"{needed}: {error}") from None
+
+
+def _emulator(environment: Mapping[str, str], progress: Progress) -> str:
+    return _or_fetched(
+        launch.installed_emulator(environment), programs.emulator, progress,
+        "programs need qemu-aarch64 here (Debian, Ubuntu: apt install qemu-user)",
+    )  # fmt: skip
 
 
 def _sysroot(environment: Mapping[str, str], progress: Progress) -> str:
-    found = launch.installed_sysroot(environment)
-    try:
-        return found or str(programs.libraries(progress))
-    except FetchError as error:
-        raise HostError(
-            "a dynamic program needs arm64 libraries: name their root with --sysroot"
-            f" (Debian, Ubuntu: apt install libc6-arm64-cross): {error}"
-        ) from None
+    return _or_fetched(
+        launch.installed_sysroot(environment), programs.libraries, progress,
+        "a dynamic program needs arm64 libraries: name their root with --sysroot"
+        " (Debian, Ubuntu: apt install libc6-arm64-cross)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,11 +14,14 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Final, NoReturn, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Protocol, Self, TypeVar
 
 from armkvm.abi.ioctl import IOC_READ, ioc_dir, ioc_size
 from armkvm.arch.word import M64
 from armkvm.host.clock import run_delay_ns
+
+if TYPE_CHECKING:
+    from armkvm.kvm.vm import Vm
 
 Writable = bytearray | memoryview | ctypes.Array[Any] | Any
 
@@ -216,3 +219,16 @@ class File:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+class VmFile(File):
+    """A file that belongs to a VM: a vCPU, a device."""
+
+    vm: Vm
+
+    def _alive(self) -> None:
+        """EBADF when it is closed; EIO when its VM is dead."""
+        if self.closed:
+            fail(errno.EBADF)
+        if self.vm.vm_dead:
+            fail(errno.EIO)

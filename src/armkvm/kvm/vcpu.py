@@ -274,12 +274,6 @@ class Vcpu(Requests, VcpuIoctls):
                 fail(errno.ENOEXEC)
             yield self
 
-    def _alive(self) -> None:
-        if self.closed:
-            fail(errno.EBADF)
-        if self.vm.vm_dead:
-            fail(errno.EIO)
-
     def release(self) -> None:
         """The file is closed. A KVM_RUN under way ends with EIO; the last ioctl frees the CPU."""
         self.make_request(h.REQ_VM_DEAD)

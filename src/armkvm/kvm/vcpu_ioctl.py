@@ -19,7 +19,7 @@ from armkvm.abi import kvm as k
 from armkvm.abi import structs as st
 from armkvm.kvm import inject_fault, one_reg, reset, vcpu_attr
 from armkvm.kvm import kvm_host as h
-from armkvm.kvm.file import Call, File, Value, fail, load, load_int
+from armkvm.kvm.file import Call, Value, VmFile, fail, load, load_int
 from armkvm.kvm.ioctl import ioctl, pointer, to_pointer, whole
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def pending_reset(vcpu: Vcpu) -> None:
         reset.kvm_reset_vcpu(vcpu)
 
 
-class VcpuIoctls(File):
+class VcpuIoctls(VmFile):
     """The part of a vCPU that is about its state."""
 
     @abstractmethod

@@ -16,7 +16,7 @@ from armkvm.abi import ioctl as nr
 from armkvm.abi import structs as st
 from armkvm.abi import vgic as a
 from armkvm.arch import its as g
-from armkvm.kvm.file import File, Value, fail, load_int
+from armkvm.kvm.file import Value, VmFile, fail, load_int
 from armkvm.kvm.ioctl import ioctl, pointer, to_pointer
 from armkvm.kvm.vgic import its_tables
 from armkvm.kvm.vgic.dist import INITIAL_PROPBASER, VGIC_ADDR_UNDEF
@@ -35,7 +35,7 @@ _CTRL = (
 )
 
 
-class VgicIts(File):
+class VgicIts(VmFile):
     """KVM_DEV_TYPE_ARM_VGIC_ITS: the file descriptor of KVM_CREATE_DEVICE."""
 
     UNKNOWN_IOCTL = errno.ENOTTY
@@ -151,12 +151,6 @@ class VgicIts(File):
         vm = self.vm
         with vm.lock, vm.all_vcpus_locked(), vm.slots_lock, vm.config_lock:
             yield
-
-    def _alive(self) -> None:
-        if self.closed:
-            fail(errno.EBADF)
-        if self.vm.vm_dead:
-            fail(errno.EIO)
 
 
 def _check_alignment(offset: int) -> None:

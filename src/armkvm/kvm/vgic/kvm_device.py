@@ -16,7 +16,7 @@ from armkvm.abi import ioctl as nr
 from armkvm.abi import structs as st
 from armkvm.abi import vgic as a
 from armkvm.abi.kvm import KVM_DEV_TYPE_ARM_VGIC_V2
-from armkvm.kvm.file import File, Value, fail, load_int
+from armkvm.kvm.file import Value, VmFile, fail, load_int
 from armkvm.kvm.ioctl import ioctl, pointer, to_pointer
 from armkvm.kvm.vgic import lpi
 from armkvm.kvm.vgic import mmio as vgic_mmio
@@ -77,7 +77,7 @@ def _set_base(vm: Vm, kind: int, addr: int) -> None:
             dist.vgic_dist_base = addr
 
 
-class VgicDevice(File):
+class VgicDevice(VmFile):
     """KVM_DEV_TYPE_ARM_VGIC_V2 and _V3: the file descriptor of KVM_CREATE_DEVICE."""
 
     UNKNOWN_IOCTL = errno.ENOTTY
@@ -302,14 +302,6 @@ class VgicDevice(File):
         if result is None:
             fail(errno.EINVAL)
         return result
-
-    # ioctls
-
-    def _alive(self) -> None:
-        if self.closed:
-            fail(errno.EBADF)
-        if self.vm.vm_dead:
-            fail(errno.EIO)
 
 
 def _level_info(attr: int) -> int:

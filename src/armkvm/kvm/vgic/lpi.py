@@ -107,9 +107,11 @@ def invalidate_all(vcpu: Vcpu) -> None:
 # -- the pending tables -----------------------------------------------------------------------
 
 
-def _pending_table(vcpu: Vcpu) -> int:
+def _pending_bit(vcpu: Vcpu, irq: VgicIrq) -> tuple[int, int]:
+    """Where an LPI's bit is in a vCPU's table: the byte's address, and a mask."""
     assert vcpu.vgic_cpu is not None
-    return vcpu.vgic_cpu.pendbaser & g.GICR_PENDBASER_ADDRESS
+    table = vcpu.vgic_cpu.pendbaser & g.GICR_PENDBASER_ADDRESS
+    return table + irq.intid // 8, 1 << irq.intid % 8
 
 
 def _take_pending(vm: Vm, irq: VgicIrq) -> None:
@@ -117,8 +119,7 @@ def _take_pending(vm: Vm, irq: VgicIrq) -> None:
     vcpu = irq.target_vcpu
     if vcpu is None:
         return
-    at = _pending_table(vcpu) + irq.intid // 8
-    mask = 1 << irq.intid % 8
+    at, mask = _pending_bit(vcpu, irq)
     byte = _read_byte(vm, at)
     with vm.vgic.lock:
         irq.pending_latch = bool(byte & mask)
@@ -136,10 +137,11 @@ def enable(vcpu: Vcpu) -> None:
         return  # the guest says that the table is zero
     vm = vcpu.vm
     for irq in all_lpis(vm):
-        byte = _read_byte(vm, _pending_table(vcpu) + irq.intid // 8)
+        at, mask = _pending_bit(vcpu, irq)
+        byte = _read_byte(vm, at)
         with vm.vgic.lock:
             if irq.target_vcpu is vcpu:
-                irq.pending_latch = bool(byte >> irq.intid % 8 & 1)
+                irq.pending_latch = bool(byte & mask)
             queue_irq(irq)
 
 
@@ -164,8 +166,7 @@ def save_pending_tables(vm: Vm) -> None:
         vcpu = irq.target_vcpu
         if vcpu is None:
             continue
-        at = _pending_table(vcpu) + irq.intid // 8
-        mask = 1 << irq.intid % 8
+        at, mask = _pending_bit(vcpu, irq)
         byte = _read_byte(vm, at)
         if bool(byte & mask) != irq.pending_latch:
             _write_byte(vm, at, byte ^ mask)
